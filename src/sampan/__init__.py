@@ -1,0 +1,3 @@
+"""Sampan: the whole Docker stack in Python."""
+
+__version__ = "0.1.0"
