@@ -1,0 +1,60 @@
+"""Address management of one subnet: who may have which address next.
+
+Round robin, as Docker does it: an address that was given back is not given out again before all others have been, so
+that neither a neighbour's ARP cache nor a connection of the former owner meets the new one. What is allocated is in the
+database, one row an endpoint; this is the index over those rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network
+
+from sampan.errors import Conflict, ResourceExhausted
+
+
+class AddressPool:
+    """The host addresses of a subnet without its network and broadcast address. Not thread safe."""
+
+    def __init__(self, subnet: IPv4Network, taken: Iterable[int] = (), last: int = 0) -> None:
+        """`taken`: the gateway's and what endpoints hold; `last`: the address that was given out last. All as
+        numbers; those outside the subnet are ignored."""
+        self.subnet = subnet
+        self._first = int(subnet.network_address) + 1
+        self._end = int(subnet.broadcast_address)
+        self._taken = {number for number in taken if self._first <= number < self._end}
+        self._next = last + 1
+
+    def allocate(self) -> int:
+        """The next free address. Raises ResourceExhausted."""
+        size = self._end - self._first
+        if len(self._taken) >= size:
+            raise ResourceExhausted(f"no available IPv4 addresses on this network's address pool {self.subnet}")
+        number = self._next if self._first <= self._next < self._end else self._first
+        while number in self._taken:
+            number = number + 1 if number + 1 < self._end else self._first
+        self._taken.add(number)
+        self._next = number + 1
+        return number
+
+    def take(self, number: int) -> None:
+        """One address in particular. Raises Conflict if it is not free or not in the subnet."""
+        if not self._first <= number < self._end or number in self._taken:
+            raise Conflict(f"Address already in use: {IPv4Address(number)}")
+        self._taken.add(number)
+
+    def release(self, number: int) -> None:
+        """Give it back; no error if it was free."""
+        self._taken.discard(number)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._taken
+
+    def __len__(self) -> int:
+        return len(self._taken)
+
+
+def mac_address(number: int) -> bytes:
+    """The hardware address that belongs to an IPv4 address: 02:42 and its four bytes. As it follows from the
+    address, a neighbour's cache stays right when the address changes hands."""
+    return b"\x02\x42" + number.to_bytes(4, "big")
