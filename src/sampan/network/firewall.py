@@ -153,8 +153,9 @@ class Firewall:
         from_bridge = nft.input_name(), nft.equal(bridge)
         to_bridge = nft.output_name(), nft.equal(bridge)
         to_elsewhere = nft.output_name(), nft.not_equal(bridge)
-        from_subnet = nft.in_subnet(nft.source_address(), network, prefix)
-        from_loopback = nft.source_address(1), nft.equal(b"\x7f")
+        from_subnet = nft.in_subnet(nft.source_address, network, prefix)
+        from_loopback = nft.in_subnet(nft.source_address, b"\x7f\0\0\0", 8)
+        to_loopback = nft.in_subnet(nft.destination_address, b"\x7f\0\0\0", 8)
         translated = nft.connection(nft.CT_STATUS, nft.STATUS_DNAT)
         answers = nft.connection(nft.CT_STATE, nft.STATE_ESTABLISHED | nft.STATE_RELATED)
         masquerade, accept, drop = nft.masquerade(), nft.verdict(nft.ACCEPT), nft.verdict(nft.DROP)
@@ -164,7 +165,7 @@ class Firewall:
         batch.add_map(_BY_ADDRESS, (nft.TYPE_IPV4, nft.TYPE_PROTOCOL, nft.TYPE_SERVICE), 12, endpoint, 8)
 
         batch.add_base_chain("raw", "filter", nft.PREROUTING, nft.PRIORITY_RAW)
-        batch.add_rule("raw", *from_bridge, nft.destination_address(1), nft.equal(b"\x7f"), drop)
+        batch.add_rule("raw", *from_bridge, *to_loopback, drop)
 
         register = nft.REG32_00
         redirect = nft.destination_nat(nft.FAMILY_IPV4, nft.REG_1, register + 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from struct import Struct
 from typing import TypeVar
 
@@ -132,10 +132,13 @@ def masked(mask: bytes, register: int = REG_1) -> bytes:
     )
 
 
-def in_subnet(load: bytes, network: bytes, prefix: int) -> tuple[bytes, ...]:
-    """Go on if the address that `load` puts into REG_1 (all four bytes of it) lies in the subnet."""
+def in_subnet(load: Callable[[int], bytes], network: bytes, prefix: int) -> tuple[bytes, ...]:
+    """Go on if an IPv4 address lies in the subnet; `load` is `source_address` or `destination_address`. A prefix of
+    whole bytes needs no mask: only these bytes are loaded."""
+    if prefix & 7 == 0 and prefix:
+        return load(prefix >> 3), equal(network[: prefix >> 3])
     mask = ((1 << 32) - (1 << (32 - prefix))).to_bytes(4, "big")
-    return (load, equal(network)) if prefix == 32 else (load, masked(mask), equal(network))
+    return load(4), masked(mask), equal(network)
 
 
 def connection(key: int, bits: int) -> tuple[bytes, ...]:
