@@ -301,7 +301,11 @@ class NetworkController:
     def _join_bridge(self, name: str) -> None:
         try:
             self._routing.request(
-                rtnl.without_ipv6(name=name), rtnl.set_link(name=name, up=True, master=self._bridge_index)
+                rtnl.without_ipv6(name=name),
+                rtnl.set_link(name=name, up=True, master=self._bridge_index),
+                # Where br_netfilter is active, a container that reaches its own published port is switched back to
+                # itself, instead of being routed.
+                rtnl.hairpin(name=name),
             )
         except OSError:
             # The bridge has vanished, or another link has its index now.
@@ -507,7 +511,9 @@ class NetworkController:
         if ours:
             for link in rtnl.links(self._routing):
                 if link.name in ours and link.master != index:
-                    self._routing.request(rtnl.set_link(link.index, up=True, master=index))
+                    self._routing.request(
+                        rtnl.set_link(link.index, up=True, master=index), rtnl.hairpin(name=link.name)
+                    )
         self._bridge_index = index
 
     def _delete_link(self, name: str) -> None:

@@ -18,9 +18,9 @@ _TUPLE_ORIGINAL, _TUPLE_REPLY, _FILTER = 1, 2, 25
 _TUPLE_IP, _TUPLE_PROTOCOL = 1, 2
 _IP_SOURCE, _IP_DESTINATION = 1, 2
 _PROTOCOL_NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3
-# include/net/netfilter/nf_conntrack_... CTA_FILTER_FLAG(x): bit x of the flags says that this field is compared.
-_FILTER_NUMBER = 1 << 2
-_FILTER_DESTINATION_PORT = 1 << 4
+# Which fields of the tuple the kernel compares (its enumeration is net/netfilter/nf_internals.h).
+_FILTER_NUMBER = 1 << 3
+_FILTER_DESTINATION_PORT = 1 << 5
 
 
 @dataclass(frozen=True)

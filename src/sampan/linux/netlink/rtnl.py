@@ -27,7 +27,8 @@ RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER = 1, 3, 4, 10
 _IFLA_LINKINFO, _IFLA_AF_SPEC, _IFLA_NET_NS_FD = 18, 26, 28
-_IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
+_IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
+_IFLA_BRPORT_MODE = 4
 _IFLA_INET6_ADDR_GEN_MODE = 8
 _IN6_ADDR_GEN_MODE_NONE = 1
 _VETH_INFO_PEER = 1
@@ -48,6 +49,9 @@ _NO_IPV6_ADDRESS = nested(
     _IFLA_AF_SPEC, nested(socket.AF_INET6, u8(_IFLA_INET6_ADDR_GEN_MODE, _IN6_ADDR_GEN_MODE_NONE))
 )
 _BRIDGE_KIND = nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "bridge"))
+_HAIRPIN = nested(
+    _IFLA_LINKINFO, text(_IFLA_INFO_SLAVE_KIND, "bridge"), nested(_IFLA_INFO_SLAVE_DATA, u8(_IFLA_BRPORT_MODE, 1))
+)
 _VETH_KIND = text(_IFLA_INFO_KIND, "veth")
 
 
@@ -131,6 +135,13 @@ def without_ipv6(index: int = 0, *, name: str = "") -> Request:
     if name:
         body += text(_IFLA_IFNAME, name)
     return Request(RTM_NEWLINK, 0, body + _NO_IPV6_ADDRESS, f"set link {name or index}", optional=True)
+
+
+def hairpin(*, name: str) -> Request:
+    """Let the bridge send a frame back out of the port that it came in by. (Not possible in the request that makes the
+    link a port.)"""
+    body = _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + text(_IFLA_IFNAME, name) + _HAIRPIN
+    return Request(RTM_NEWLINK, 0, body, f"set port {name}")
 
 
 def delete_link(*, index: int = 0, name: str = "") -> Request:
