@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network
 
-from sampan.errors import Conflict, ResourceExhausted
+from sampan.errors import Conflict, InvalidArgument, ResourceExhausted
 
 
 class AddressPool:
@@ -58,3 +58,14 @@ def mac_address(number: int) -> bytes:
     """The hardware address that belongs to an IPv4 address: 02:42 and its four bytes. As it follows from the
     address, a neighbour's cache stays right when the address changes hands."""
     return b"\x02\x42" + number.to_bytes(4, "big")
+
+
+def parse_mac(text: str) -> bytes:
+    """The six bytes of a hardware address, in colon or hyphen form. Raises InvalidArgument, also for a group's."""
+    try:
+        mac = bytes.fromhex(text.replace(":", "").replace("-", ""))
+    except ValueError:
+        mac = b""
+    if len(mac) != 6 or mac[0] & 1:  # The lowest bit of the first byte marks a group's address.
+        raise InvalidArgument(f"invalid MAC address {text}")
+    return mac

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, IPv4Network
 
 from sampan.errors import Conflict
 from sampan.linux.netlink import rtnl
@@ -47,6 +47,23 @@ def intact(netlink: Netlink, name: str, index: int) -> bool:
     """Whether the bridge with this index is still there and up."""
     link = rtnl.find_link(netlink, name)
     return link is not None and link.index == index and link.up
+
+
+def other_subnets(netlink: Netlink, own_bridge: str) -> list[IPv4Network]:
+    """The subnets of the host's addresses and routes, those of our own bridge left out."""
+    own = rtnl.find_link(netlink, own_bridge)
+    index = own.index if own is not None else -1
+    used = [
+        IPv4Network((each.address, each.prefix), strict=False)
+        for each in rtnl.addresses(netlink)
+        if each.index != index
+    ]
+    used += [
+        IPv4Network((each.destination, each.prefix), strict=False)
+        for each in rtnl.routes(netlink)
+        if each.output != index and each.destination
+    ]
+    return used
 
 
 def _sysctls(name: str) -> None:

@@ -20,19 +20,19 @@ import os
 import threading
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface
 
 import msgspec
 
 from sampan.core.metadata import Metadata
 from sampan.errors import InvalidArgument, NotFound, ResourceExhausted, Unavailable, Unsupported
-from sampan.linux.mount import MNT_DETACH, umount
 from sampan.linux.netlink import conntrack, rtnl
 from sampan.linux.netlink.socket import NETLINK_NETFILTER, NETLINK_ROUTE, Netlink
 from sampan.network import bridge, pools
-from sampan.network.addresses import AddressPool, mac_address
+from sampan.network.addresses import AddressPool, mac_address, parse_mac
 from sampan.network.endpoints import Endpoint, NetworkInfo, PortBinding, PortRequest, Published
 from sampan.network.firewall import ANY_ADDRESS, Firewall, Forward
+from sampan.network.pins import unpin
 from sampan.network.ports import PortTable, close_all
 from sampan.network.store import NetworkRow, NetworkStore, PortRow
 
@@ -138,7 +138,7 @@ class NetworkController:
             for name in os.listdir(self._settings.netns_dir):
                 path = f"{self._settings.netns_dir}/{name}"
                 if path not in known_paths:
-                    _unpin(path)
+                    unpin(path)
             with self._route_lock, self._filter_lock:
                 for link in rtnl.links(self._routing):
                     if link.kind == "veth" and link.name.startswith(self._prefix) and link.name not in known_links:
@@ -228,7 +228,7 @@ class NetworkController:
         `mac`: colon form; empty: derived from the address. Raises ResourceExhausted (no address left),
         InvalidArgument, NotFound.
         """
-        hardware = _parse_mac(mac) if mac else b""
+        hardware = parse_mac(mac) if mac else b""
         key = os.urandom(32).hex()
         sandbox = os.urandom(32).hex()
         path = f"{self._settings.netns_dir}/{sandbox[:12]}"
@@ -432,7 +432,7 @@ class NetworkController:
                         self._ports.pop(endpoint.id, None)
                     self._rules.replace(self._forwards())
                 self._forget_flows(endpoint, rows)
-        _unpin(endpoint.path)
+        unpin(endpoint.path)
         with self._state:
             self._store.remove_endpoint(endpoint.id)
             self._forget_ports(rows)
@@ -488,7 +488,7 @@ class NetworkController:
             if address is None or not in_use:
                 address = self._wanted_address
         elif address is None or not in_use:
-            used = _used_subnets(netlink, self._settings.bridge)
+            used = bridge.other_subnets(netlink, self._settings.bridge)
             if address is None or any(address.network.overlaps(each) for each in used if each.prefixlen):
                 subnet = pools.choose(used)
                 address = IPv4Interface((int(subnet.network_address) + 1, subnet.prefixlen))
@@ -528,23 +528,6 @@ class NetworkController:
             return [_forward(self._endpoints[key], row) for key, rows in self._ports.items() for row in rows]
 
 
-def _used_subnets(netlink: Netlink, own_bridge: str) -> list[IPv4Network]:
-    """The subnets of the host's addresses and routes, those of our own bridge left out."""
-    own = rtnl.find_link(netlink, own_bridge)
-    index = own.index if own is not None else -1
-    used = [
-        IPv4Network((each.address, each.prefix), strict=False)
-        for each in rtnl.addresses(netlink)
-        if each.index != index
-    ]
-    used += [
-        IPv4Network((each.destination, each.prefix), strict=False)
-        for each in rtnl.routes(netlink)
-        if each.output != index and each.destination
-    ]
-    return used
-
-
 def _choice(request: PortRequest) -> int:
     if not request.host_port_first:
         return 2
@@ -569,30 +552,3 @@ def _context(endpoint: Endpoint, name: str) -> str:
 
 def _reason(error: OSError) -> str:
     return str(error.args[1]) if len(error.args) > 1 else str(error)
-
-
-def _parse_mac(text: str) -> bytes:
-    try:
-        mac = bytes.fromhex(text.replace(":", "").replace("-", ""))
-    except ValueError:
-        mac = b""
-    if len(mac) != 6 or mac[0] & 1:  # The lowest bit of the first byte marks a group's address.
-        raise InvalidArgument(f"invalid MAC address {text}")
-    return mac
-
-
-def _unpin(path: str) -> None:
-    """Unmount all that is mounted there (a kill between two mounts may have left more than one) and remove the file."""
-    while True:
-        try:
-            umount(path, MNT_DETACH)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            if error.errno == 22:  # EINVAL: not a mount point (any more).
-                break
-            raise
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return

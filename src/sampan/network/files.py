@@ -1,5 +1,5 @@
 """The contents of a container's /etc/hosts, /etc/resolv.conf and /etc/hostname, as Docker writes them. Pure but for
-`host_resolv_conf`."""
+`host_resolv_conf` and `host_hosts`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ _FIXED_HOSTS = (
 )
 _FALLBACK_SERVERS = ("8.8.8.8", "8.8.4.4")
 _STUB = "127.0.0.53"
+_HOSTS = "/etc/hosts"
 _RESOLV_CONF = "/etc/resolv.conf"
 _UPSTREAM_RESOLV_CONF = "/run/systemd/resolve/resolv.conf"
 
@@ -39,6 +40,11 @@ def hosts(
         names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
         lines.append(f"{ip}\t{names}\n")
     return "".join(lines)
+
+
+def host_hosts(extra_hosts: Sequence[str] = (), host_gateway: str = "") -> str:
+    """For a container that shares the host's network: the host's own file, unless there are extra hosts."""
+    return hosts("", extra_hosts=extra_hosts, host_gateway=host_gateway) if extra_hosts else _read(_HOSTS)
 
 
 def parse_extra_host(entry: str) -> tuple[str, str]:

@@ -184,7 +184,7 @@ class PortTable:
             return port, fd
         if failure is not None:
             raise _refused(failure, wanted, host_ip, f"{first}-{last}", ip)
-        raise ResourceExhausted(f"Bind for {host_ip}:{first}-{last} failed: all ports are allocated")
+        raise ResourceExhausted("all ports are allocated")
 
 
 def _refused(error: OSError, wanted: PortRequest, host_ip: str, port: str, ip: str) -> ResourceExhausted:

@@ -24,6 +24,12 @@ def test_hosts_as_docker_writes_them() -> None:
     assert "web" not in files.hosts("web")
 
 
+def test_hosts_on_the_hosts_network() -> None:
+    with open("/etc/hosts", encoding="utf-8") as file:
+        assert files.host_hosts() == file.read()
+    assert files.host_hosts(["db:10.0.0.5"]).endswith("ff02::2\tip6-allrouters\n10.0.0.5\tdb\n")
+
+
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [
