@@ -1,0 +1,70 @@
+"""What every test can use: the `requires` marker, and short directories for unix sockets."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+
+import pytest
+
+
+def _file_system(name: str) -> bool:
+    return any(line.split()[-1] == name for line in pathlib.Path("/proc/filesystems").read_text().splitlines())
+
+
+def _netlink(protocol: int) -> bool:
+    try:
+        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol).close()
+    except OSError:
+        return False
+    return True
+
+
+NEEDS: dict[str, Callable[[], bool]] = {
+    "root": lambda: os.geteuid() == 0,
+    "overlay": lambda: _file_system("overlay"),
+    "erofs": lambda: _file_system("erofs"),
+    "cgroup1": lambda: os.path.isdir("/sys/fs/cgroup/memory"),
+    "cgroup2": lambda: os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
+    "netns": lambda: os.path.exists("/proc/self/ns/net"),
+    "bridge": lambda: _netlink(socket.NETLINK_ROUTE),
+    "veth": lambda: _netlink(socket.NETLINK_ROUTE),
+    "nftables": lambda: _netlink(12),  # NETLINK_NETFILTER
+    "seccomp": lambda: os.path.exists("/proc/sys/kernel/seccomp/actions_avail"),
+}
+"""What a test can ask for by name; `program:NAME` asks for a command on the PATH."""
+
+# What CI's machines have by nature: a cgroup version is the machine's choice, all else must be there.
+_MACHINE_DEPENDENT = {"cgroup1", "cgroup2"}
+
+
+def _met(need: str) -> bool:
+    if need.startswith("program:"):
+        return shutil.which(need.removeprefix("program:"), path=os.environ["PATH"] + ":/usr/sbin:/sbin") is not None
+    if need not in NEEDS:
+        pytest.fail(f"the test requires {need!r}, which tests/conftest.py does not know", pytrace=False)
+    return NEEDS[need]()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose needs are not met; in CI that is a failure."""
+    for marker in item.iter_markers("requires"):
+        missing = [need for need in marker.args if not _met(need)]
+        if not missing:
+            continue
+        reason = f"needs {', '.join(missing)}"
+        if os.environ.get("CI") and not _MACHINE_DEPENDENT.issuperset(missing):
+            pytest.fail(f"{reason}: a skipped privileged test fails CI", pytrace=False)
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def short_dir() -> Iterator[pathlib.Path]:
+    """A directory whose path leaves room in a unix socket's 108 bytes."""
+    path = pathlib.Path(tempfile.mkdtemp(prefix="smp", dir="/tmp"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
