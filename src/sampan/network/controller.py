@@ -27,6 +27,7 @@ import msgspec
 from sampan.core.metadata import Metadata
 from sampan.errors import InvalidArgument, NotFound, ResourceExhausted, Unavailable, Unsupported
 from sampan.linux.netlink import conntrack, rtnl
+from sampan.linux.netlink.nftables import NFNLGRP_NFTABLES
 from sampan.linux.netlink.socket import NETLINK_NETFILTER, NETLINK_ROUTE, Netlink
 from sampan.network import bridge, pools
 from sampan.network.addresses import AddressPool, mac_address, parse_mac
@@ -74,9 +75,10 @@ class NetworkController:
             self._taken_ports.add(row.protocol, row.host_ip, row.host_port)
         # Short holds only, as the engine's loop takes it too; never while waiting for the kernel's rtnl lock.
         self._state = threading.RLock()
-        # One for each socket, for the duration of an exchange. Order: kernel locks first, then state.
+        # One for each socket, for the duration of an exchange. Order: removal, route, filter, state.
         self._route_lock = threading.RLock()
         self._filter_lock = threading.RLock()
+        self._removal_lock = threading.Lock()
         self._route: Netlink | None = None
         self._filter: Netlink | None = None
         self._firewall: Firewall | None = None
@@ -121,6 +123,16 @@ class NetworkController:
                     self._rules.replace(self._forwards())
         except OSError as error:
             raise Unavailable(f"network {self._settings.bridge}: {_reason(error)}") from error
+
+    def watch(self) -> Netlink:
+        """A socket that becomes readable when rules of the host change, ours or others': then drain its `events`
+        and call `repair`. The caller closes it. Raises Unavailable."""
+        try:
+            netlink = Netlink.open(NETLINK_NETFILTER)
+            netlink.subscribe(NFNLGRP_NFTABLES)
+        except OSError as error:
+            raise Unavailable(f"watch the host's rules: {_reason(error)}") from error
+        return netlink
 
     def adopt(self, live: Collection[str]) -> None:
         """Keep what the containers with these ids hold, remove all else that is ours, and restore the rules.
@@ -421,28 +433,32 @@ class NetworkController:
     def _remove(self, endpoint: Endpoint, *, rules: bool = True) -> None:
         """The kernel's side first, then the row. The interface pair goes with the namespace, which the kernel takes
         down in its own time: deleting it here would make the caller wait for RCU grace periods."""
-        with self._state:
-            rows = self._ports.get(endpoint.id, [])
-        if rows and rules:
-            with self._filter_lock:
-                try:
-                    self._rules.withdraw([_forward(endpoint, row) for row in rows])
-                except OSError:
-                    with self._state:
-                        self._ports.pop(endpoint.id, None)
-                    self._rules.replace(self._forwards())
-                self._forget_flows(endpoint, rows)
-        unpin(endpoint.path)
-        with self._state:
-            self._store.remove_endpoint(endpoint.id)
-            self._forget_ports(rows)
-            self._ports.pop(endpoint.id, None)
-            self._endpoints.pop(endpoint.id, None)
-            held = self._by_container.get(endpoint.container_id)
-            if held is not None and held.id == endpoint.id:
-                del self._by_container[endpoint.container_id]
-            if endpoint.ip and self._addresses is not None:
-                self._addresses.release(int(IPv4Address(endpoint.ip)))
+        # One at a time: what a second caller saw of the same endpoint could be another's by then.
+        with self._removal_lock:
+            with self._state:
+                if endpoint.id not in self._endpoints:
+                    return
+                rows = self._ports.get(endpoint.id, [])
+            if rows and rules:
+                with self._filter_lock:
+                    try:
+                        self._rules.withdraw([_forward(endpoint, row) for row in rows])
+                    except OSError:
+                        # Something flushed the rules: make the table as the rows of all others say.
+                        with self._state:
+                            self._ports.pop(endpoint.id, None)
+                        self._rules.replace(self._forwards())
+                    self._forget_flows(endpoint, rows)
+            unpin(endpoint.path)
+            with self._state:
+                self._store.remove_endpoint(endpoint.id)
+                self._forget_ports(rows)
+                self._ports.pop(endpoint.id, None)
+                held = self._endpoints.pop(endpoint.id)
+                if self._by_container.get(held.container_id) is held:
+                    del self._by_container[held.container_id]
+                if endpoint.ip and self._addresses is not None:
+                    self._addresses.release(int(IPv4Address(endpoint.ip)))
 
     # --- Inside -----------------------------------------------------------------------------------
 

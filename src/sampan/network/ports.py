@@ -26,6 +26,7 @@ import os
 import socket
 from collections.abc import Iterable
 from ipaddress import ip_address
+from itertools import chain
 
 from sampan.errors import InvalidArgument, ResourceExhausted, Unsupported
 from sampan.network.endpoints import PortRequest
@@ -168,7 +169,7 @@ class PortTable:
         else:
             start = first
         failure: OSError | None = None
-        for port in (*range(start, last + 1), *range(first, start)):
+        for port in chain(range(start, last + 1), range(first, start)):
             if self.conflicts(wanted.protocol, host_ip, port):
                 continue
             try:

@@ -2,7 +2,8 @@
 
 Making a network namespace and wiring it takes the kernel some milliseconds, most of it under one lock for the whole
 machine; taking it down, longer. Neither is on the way of a start or of a removal: ready ones are kept, and what is
-used up is made again, and what is over taken down, in the background, one at a time.
+used up is made again, and what is over taken down, in the background, one at a time. The same task of the engine's
+loop notices when something else on the host flushes our rules, and has them restored.
 
 The one module of this layer that uses asyncio: the engine owns the loop, the spawner makes the namespaces.
 """
@@ -13,16 +14,19 @@ import asyncio
 import contextlib
 import os
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from sampan.errors import SampanError
+from sampan.linux.netlink.socket import Netlink
 from sampan.network.controller import NetworkController
 from sampan.network.endpoints import Endpoint
 
 _DEFAULT_SIZES = {"bridge": 3, "none": 2}
 _QUIET = 0.02
 """Seconds without a start after which filling begins: the start that has just taken one wants the processors."""
+_SETTLE = 0.2
+"""Seconds from a change of the host's rules to the check of ours: changes come in bursts, most of them our own."""
 _RETRY = 5.0
 """Seconds to wait after a failure to make one; it will be reported by whoever needs it next."""
 
@@ -45,11 +49,16 @@ class SandboxPool:
         self._wanted = asyncio.Event()
         self._last_take = 0.0
         self._filler: asyncio.Task[None] | None = None
-        self._releases: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
+        self._watch: Netlink | None = None
+        self._check: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Begin filling in the background. Call after `controller.adopt`, which removes a former engine's pool."""
+        """Begin filling, and watching the rules, in the background. Call after `controller.adopt`, which removes a
+        former engine's pool. Raises Unavailable."""
         if self._filler is None:
+            self._watch = self._controller.watch()
+            asyncio.get_running_loop().add_reader(self._watch.fileno(), self._rules_changed)
             self._wanted.set()
             self._filler = asyncio.create_task(self._fill(), name="sandbox pool")
 
@@ -67,8 +76,12 @@ class SandboxPool:
         if ready and not mac:
             endpoint = ready.popleft()
             self._wanted.set()
-            # One short write to the database; a thread would cost more than it.
-            return self._controller.claim(endpoint, container_id)
+            try:
+                # One short write to the database; a thread would cost more than it.
+                return self._controller.claim(endpoint, container_id)
+            except BaseException:
+                self._in_background(self._discard(endpoint))
+                raise
         return await self._make(network, container_id, mac)
 
     async def release(self, container_id: str) -> None:
@@ -77,26 +90,50 @@ class SandboxPool:
         if self._controller.bindings(container_id):
             await self._run(self._controller.release, container_id)
             return
-        task = asyncio.create_task(self._release(container_id))
-        self._releases.add(task)
-        task.add_done_callback(self._releases.discard)
+        self._in_background(self._release(container_id))
 
     async def close(self) -> None:
-        """Stop filling, discard the unused sandboxes and wait for releases under way."""
+        """Stop filling, discard the unused sandboxes and wait for what is under way."""
         if self._filler is not None:
             self._filler.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._filler
             self._filler = None
+        if self._watch is not None:
+            asyncio.get_running_loop().remove_reader(self._watch.fileno())
+            self._watch.close()
+            self._watch = None
+        if self._check is not None:
+            self._check.cancel()
         for ready in self._ready.values():
             while ready:
-                with contextlib.suppress(SampanError):
-                    await self._run(self._controller.discard, ready.popleft())
-        if self._releases:
-            await asyncio.gather(*self._releases, return_exceptions=True)
+                await self._discard(ready.popleft())
+        if self._background:
+            await asyncio.gather(*self._background, return_exceptions=True)
+
+    def _rules_changed(self) -> None:
+        if self._watch is None:
+            return
+        with contextlib.suppress(OSError):  # ENOBUFS: more than the queue holds; what it was does not matter.
+            self._watch.events()
+        if self._check is None:
+            self._check = asyncio.get_running_loop().call_later(_SETTLE, self._check_rules)
+
+    def _check_rules(self) -> None:
+        self._check = None
+        self._in_background(self._repair())
+
+    async def _repair(self) -> None:
+        # Where the rules cannot be restored now, whoever publishes next reports it.
+        with contextlib.suppress(SampanError):
+            await self._run(self._controller.repair)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def _release(self, container_id: str) -> None:
-        # A failure leaves the row, and the next engine's adoption tries again.
         with contextlib.suppress(SampanError):
             await self._run(self._controller.release, container_id)
 
@@ -109,13 +146,15 @@ class SandboxPool:
             finally:
                 os.close(fd)
         except BaseException:
-            with contextlib.suppress(SampanError):
-                await asyncio.shield(self._run_discard(endpoint))
+            # Not awaited: what failed may be a cancellation, and the caller has its answer.
+            self._in_background(self._discard(endpoint))
             raise
         return endpoint
 
-    async def _run_discard(self, endpoint: Endpoint) -> None:
-        await self._run(self._controller.discard, endpoint)
+    async def _discard(self, endpoint: Endpoint) -> None:
+        # A failure leaves the row, and the next engine's adoption tries again.
+        with contextlib.suppress(SampanError):
+            await self._run(self._controller.discard, endpoint)
 
     async def _fill(self) -> None:
         loop = asyncio.get_running_loop()

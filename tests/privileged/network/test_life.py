@@ -254,6 +254,10 @@ def test_ready_sandboxes(tmp_path: Path) -> None:
             while pool.ready("bridge") < 2 or pool.ready("none") < 1:
                 await asyncio.sleep(0.01)
 
+        async def restored(rules: str) -> None:
+            while run("nft", "list", "ruleset") != rules:
+                await asyncio.sleep(0.05)
+
         await asyncio.wait_for(filled(), 10)
         assert len(pins(lab)) == 4
         assert controller.network("bridge").endpoints == (first,)
@@ -273,6 +277,9 @@ def test_ready_sandboxes(tmp_path: Path) -> None:
         await pool.release("second")
         assert published() == []
         await pool.release("first")
+        before = run("nft", "list", "ruleset")
+        run("nft", "flush ruleset")
+        await asyncio.wait_for(restored(before), 10)
         await pool.release("nobody")
         await pool.close()
         assert pins(lab) == {custom.path, alone.path}

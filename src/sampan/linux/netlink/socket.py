@@ -97,6 +97,8 @@ class Netlink:
 
     def subscribe(self, group: int) -> None:
         """Receive the messages of a multicast group (RTNLGRP_*, NFNLGRP_*) from now on."""
+        # A socket without an address counts as the kernel's own, which a broadcast leaves out as its sender.
+        self._socket.bind((0, 0))
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
 
     def detach(self) -> int:
