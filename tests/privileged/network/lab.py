@@ -153,8 +153,8 @@ def client(path: str | None, kind: socket.SocketKind = socket.SOCK_STREAM) -> so
 
 
 def ask(path: str | None, address: str, port: int, *, udp: bool = False, timeout: float = 4) -> str:
-    """What the server there answers; `refused` or `silent` if it does not. A packet that is sent in the moment when a link
-    comes up is lost, and sent again after a second: hence the time."""
+    """What the server there answers; `refused` or `silent` if it does not. A packet that is sent in the moment when a
+    link comes up is lost, and sent again after a second: hence the time."""
     with client(path, socket.SOCK_DGRAM if udp else socket.SOCK_STREAM) as asking:
         asking.settimeout(timeout)
         try:

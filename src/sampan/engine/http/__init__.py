@@ -1,0 +1,1 @@
+"""The Engine API's HTTP server: connections, requests, dispatch, errors, and the hand-over of connections."""

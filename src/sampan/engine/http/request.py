@@ -1,0 +1,84 @@
+"""A request as the routes see it: its path's parameters, its query as Docker reads it, its body decoded once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TypeVar
+
+import msgspec
+from aiohttp import web
+
+from sampan.errors import InvalidArgument
+
+T = TypeVar("T")
+
+_FALSE = frozenset({"", "0", "no", "false", "none"})
+_MAX_DOCUMENT = 16 << 20
+
+
+class Request(web.BaseRequest):
+    """`match_info` holds the path's parameters; `api_version` what the client asked for, such as (1, 51)."""
+
+    match_info: dict[str, str]
+    api_version: tuple[int, int]
+
+    def text_parameter(self, name: str, default: str = "") -> str:
+        """A query parameter as text; the first one if it is repeated."""
+        return self.query.get(name, default)
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """A boolean query parameter, by Docker's rule: absent: the default; empty, 0, no, false, none: false."""
+        value = self.query.get(name)
+        if value is None:
+            return default
+        return value.strip().lower() not in _FALSE
+
+    def integer(self, name: str, default: int | None = None) -> int | None:
+        """A query parameter that is a whole number; InvalidArgument when it is something else."""
+        value = self.query.get(name)
+        if not value:
+            return default
+        try:
+            return int(value)
+        except ValueError:
+            raise InvalidArgument(f"invalid value {value!r} for {name}: not a whole number") from None
+
+    def filters(self) -> dict[str, list[str]]:
+        """The `filters` parameter: `{"name": ["value", …]}`, or the `{"name": {"value": true}}` of older clients."""
+        value = self.query.get("filters")
+        if not value:
+            return {}
+        try:
+            document = msgspec.json.decode(value, type=dict[str, list[str] | dict[str, bool]])
+        except msgspec.DecodeError as error:
+            raise InvalidArgument(f"invalid filter: {error}") from None
+        return {
+            name: list(values) if isinstance(values, list) else [each for each, wanted in values.items() if wanted]
+            for name, values in document.items()
+        }
+
+    async def document(self, kind: type[T]) -> T:
+        """The JSON body as `kind`; an empty body counts as `{}`. InvalidArgument for whatever does not decode."""
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in self.content.iter_any():
+            size += len(chunk)
+            if size > _MAX_DOCUMENT:
+                raise InvalidArgument("the request's body is too large")
+            chunks.append(chunk)
+        body = b"".join(chunks)
+        try:
+            return msgspec.json.decode(body if body.strip() else b"{}", type=kind)
+        except msgspec.ValidationError as error:
+            raise InvalidArgument(f"invalid JSON: {error}") from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InvalidArgument(f"invalid JSON: {error}") from None
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes in, for archives."""
+        return self.content.iter_any()
+
+
+def json_response(document: object, status: int = 200) -> web.Response:
+    """A msgspec struct (or a list or dict of them) as JSON, with the line end that Docker's engine writes."""
+    return web.Response(status=status, body=msgspec.json.encode(document) + b"\n", content_type="application/json")
