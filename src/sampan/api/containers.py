@@ -2,8 +2,8 @@
 
 Follows the Docker Engine API 1.24 to 1.51 (`ContainerConfig`, `HostConfig`, `NetworkingConfig`). Every field
 of Docker's is here, so that none can be dropped unseen: `engine/containers/accept.py` refuses by name what is not
-honoured. Go encodes an absent list or map as `null`, so each may be None. Members unknown to Docker are ignored, as Docker does.
-The documents that the engine sends are in `container_documents`.
+honoured. Go encodes an absent list or map as `null`, so each may be None. Members unknown to Docker are ignored, as
+Docker does. The documents that the engine sends are in `container_documents`.
 """
 
 from __future__ import annotations

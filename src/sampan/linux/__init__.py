@@ -1,0 +1,1 @@
+"""The kernel, one function a system call, named after it. Raises OSError only; decides nothing."""

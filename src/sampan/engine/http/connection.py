@@ -18,10 +18,10 @@ _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
 _MAX_EARLY = 1 << 20
 
 
-class Connection(RequestHandler[web.BaseRequest]):
+class Connection(RequestHandler):
     """One client's connection. `early` is what came behind an upgrade request, in order."""
 
-    def __init__(self, manager: web.Server[web.BaseRequest], **options: Any) -> None:
+    def __init__(self, manager: web.Server, **options: Any) -> None:
         super().__init__(manager, **options)
         self.upgrading = False
         self.early = bytearray()
@@ -59,8 +59,8 @@ class Connection(RequestHandler[web.BaseRequest]):
                 super().data_received(early)
 
 
-class Server(web.Server[web.BaseRequest]):
+class Server(web.Server):
     """aiohttp's low-level server, with our connections."""
 
-    def __call__(self) -> RequestHandler[web.BaseRequest]:
+    def __call__(self) -> RequestHandler:
         return Connection(self, loop=self._loop, **self._kwargs)

@@ -1,0 +1,77 @@
+"""Capabilities: capset(2) and the bounding and ambient sets. capabilities(7)."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Iterable
+
+from sampan.linux.libc import syscall
+from sampan.linux.process import PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, PR_CAP_AMBIENT_RAISE, PR_CAPBSET_DROP, prctl
+
+NAMES = (
+    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID",
+    "CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_IPC_OWNER", "CAP_SYS_MODULE", "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT", "CAP_SYS_PTRACE", "CAP_SYS_PACCT", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE", "CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_MKNOD", "CAP_LEASE", "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL", "CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG", "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND", "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
+)  # fmt: skip
+"""By number. linux/capability.h"""
+
+NUMBERS = {name: number for number, name in enumerate(NAMES)}
+
+_VERSION_3 = 0x20080522
+
+
+class _Header(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _Data(ctypes.Structure):
+    _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
+
+
+def mask(names: Iterable[str]) -> int:
+    """The bit set of the names that exist; a name from a newer kernel is left out, as runc does."""
+    return sum({1 << NUMBERS[name] for name in names if name in NUMBERS})
+
+
+def last() -> int:
+    """The highest capability that this kernel knows."""
+    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
+        return int(file.read())
+
+
+def own(which: str = "CapBnd") -> int:
+    """One of this process's sets, by its name in /proc/self/status."""
+    with open("/proc/self/status", encoding="utf-8", errors="replace") as file:
+        return next(int(line.split()[1], 16) for line in file if line.startswith(which + ":"))
+
+
+def drop_bounding(keep: int, present: int) -> None:
+    """Take what is in `present` and not in `keep` out of the bounding set."""
+    for number in range(len(NAMES)):
+        if present >> number & 1 and not keep >> number & 1:
+            prctl(PR_CAPBSET_DROP, number)
+
+
+def set_sets(effective: int, permitted: int, inheritable: int) -> None:
+    """capset(2) for this process."""
+    data = (_Data * 2)(
+        *(
+            _Data(effective >> shift & 0xFFFFFFFF, permitted >> shift & 0xFFFFFFFF, inheritable >> shift & 0xFFFFFFFF)
+            for shift in (0, 32)
+        )
+    )
+    syscall("capset", ctypes.byref(_Header(_VERSION_3, 0)), ctypes.byref(data))
+
+
+def set_ambient(wanted: int) -> None:
+    """Exactly these, as far as the inheritable and permitted sets allow them."""
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+    for number in range(len(NAMES)):
+        if wanted >> number & 1:
+            with contextlib.suppress(PermissionError):
+                prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number)

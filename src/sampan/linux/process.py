@@ -1,0 +1,105 @@
+"""What a process is made of besides its memory: prctl(2), pidfds, groups, keyrings, scheduling."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+
+from sampan.linux.libc import check, libc, syscall
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_KEEPCAPS = 8
+PR_SET_NAME = 15
+PR_CAPBSET_READ = 23
+PR_CAPBSET_DROP = 24
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_RAISE = 2
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+CLOSE_RANGE_CLOEXEC = 4
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+_LAST_DESCRIPTOR = 0xFFFFFFFF
+
+RLIMITS = {name: getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")} | {
+    "RLIMIT_LOCKS": 10, "RLIMIT_SIGPENDING": 11, "RLIMIT_MSGQUEUE": 12, "RLIMIT_NICE": 13, "RLIMIT_RTPRIO": 14,
+    "RLIMIT_RTTIME": 15,
+}  # fmt: skip
+"""Resource numbers by the kernel's names."""
+
+_INFINITY = (1 << 64) - 1
+
+
+def prctl(option: int, first: int = 0, second: int = 0, third: int = 0, fourth: int = 0) -> int:
+    """prctl(2) with whole numbers."""
+    return check(libc.prctl(option, first, second, third, fourth), "prctl")
+
+
+def set_name(name: str) -> None:
+    """What `ps` shows as this process's command: 15 bytes at most."""
+    buffer = ctypes.create_string_buffer(name.encode()[:15])
+    prctl(PR_SET_NAME, ctypes.addressof(buffer))
+
+
+def become_subreaper() -> None:
+    """Orphans below this process become its children, instead of those of pid 1."""
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def set_no_new_privs() -> None:
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+
+
+def close_on_exec_from(first: int) -> None:
+    """close_range(2): every descriptor from `first` on is closed by the next execve."""
+    syscall("close_range", first, _LAST_DESCRIPTOR, CLOSE_RANGE_CLOEXEC)
+
+
+def close_from(first: int) -> None:
+    """close_range(2): close every descriptor from `first` on."""
+    syscall("close_range", first, _LAST_DESCRIPTOR, 0)
+
+
+def send_signal(pidfd: int, signal: int) -> None:
+    """pidfd_send_signal(2); ProcessLookupError when it has ended."""
+    syscall("pidfd_send_signal", pidfd, signal, None, 0)
+
+
+def join_session_keyring(name: str) -> None:
+    """keyctl(2): a session keyring of its own, so that the host's keys are not seen."""
+    syscall("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, name.encode())
+
+
+def set_personality(persona: int) -> None:
+    """personality(2)."""
+    check(libc.personality(persona), "personality")
+
+
+def set_limit(name: str, soft: int, hard: int) -> None:
+    """setrlimit(2) for this process, by the kernel's name; 2**64 - 1 is no limit.
+
+    Never above the hard limit that the process has: raising it takes CAP_SYS_RESOURCE, which the host may lack
+    itself. KeyError for an unknown name.
+    """
+    number = RLIMITS[name]
+    wanted = tuple(resource.RLIM_INFINITY if value >= _INFINITY else value for value in (soft, hard))
+    try:
+        resource.setrlimit(number, wanted)
+    except ValueError:
+        present = resource.getrlimit(number)[1]
+        lowered = tuple(
+            present if value == resource.RLIM_INFINITY or 0 <= present < value else value for value in wanted
+        )
+        resource.setrlimit(number, lowered)
+
+
+def set_oom_score(value: int) -> None:
+    """Write /proc/self/oom_score_adj; PermissionError for a lower one than allowed without CAP_SYS_RESOURCE."""
+    descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, str(value).encode())
+    finally:
+        os.close(descriptor)
