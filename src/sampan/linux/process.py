@@ -85,15 +85,18 @@ def set_limit(name: str, soft: int, hard: int) -> None:
     itself. KeyError for an unknown name.
     """
     number = RLIMITS[name]
-    wanted = tuple(resource.RLIM_INFINITY if value >= _INFINITY else value for value in (soft, hard))
+    soft, hard = (resource.RLIM_INFINITY if value >= _INFINITY else value for value in (soft, hard))
     try:
-        resource.setrlimit(number, wanted)
+        resource.setrlimit(number, (soft, hard))
     except ValueError:
         present = resource.getrlimit(number)[1]
-        lowered = tuple(
-            present if value == resource.RLIM_INFINITY or 0 <= present < value else value for value in wanted
-        )
-        resource.setrlimit(number, lowered)
+        resource.setrlimit(number, (_lowered(soft, present), _lowered(hard, present)))
+
+
+def _lowered(value: int, limit: int) -> int:
+    if limit == resource.RLIM_INFINITY:
+        return value
+    return limit if value == resource.RLIM_INFINITY else min(value, limit)
 
 
 def set_oom_score(value: int) -> None:
