@@ -1,0 +1,341 @@
+"""The process that becomes the container's: from its birth in new namespaces to execve.
+
+Everything is imported before the process is forked: after the change of root, an import would read files of the
+container's. Nothing here returns; the way out is execve or _exit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import resource
+import signal
+import socket
+import stat
+from collections.abc import Mapping
+from typing import NoReturn
+
+from sampan.errors import CommandNotExecutable, CommandNotFound, Internal, InvalidArgument
+from sampan.linux import capabilities, namespaces, seccomp, terminal
+from sampan.linux import process as linux_process
+from sampan.linux.namespaces import CLONE_NEWCGROUP, FLAGS
+from sampan.oci.runtime import Capabilities, Process
+from sampan.runtime import rootfs, sync
+from sampan.runtime.plan import Plan
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_FIRST_FREE = 3
+
+
+class _Barrier:
+    """Waits for the parent's word that this process is in its cgroup, once."""
+
+    def __init__(self, connection: socket.socket, new_namespace: bool) -> None:
+        self._connection = connection
+        self._new_namespace = new_namespace
+        self._passed = False
+
+    def __call__(self) -> None:
+        if self._passed:
+            return
+        self._passed = True
+        sync.expect(self._connection, sync.IN_CGROUP)
+        if self._new_namespace:
+            # Its root is the group that the process is in at this moment.
+            namespaces.unshare(CLONE_NEWCGROUP)
+
+
+def run(
+    plan: Plan, filter_program: bytes | None, stdio: tuple[int, int, int], window: tuple[int, int] | None,
+    connection: socket.socket,
+) -> NoReturn:  # fmt: skip
+    """Become the container's first process. `stdio`: the three descriptors, unused if there is a terminal."""
+    try:
+        _hide()
+        _reset_signals()
+        os.setsid()
+        for kind, path in plan.joins:
+            if kind != "pid":  # A pid namespace is joined by the parent, before the fork.
+                join(kind, path)
+        if plan.hostname:
+            namespaces.set_hostname(plan.hostname)
+        if plan.domainname:
+            namespaces.set_domainname(plan.domainname)
+        in_cgroup = _Barrier(connection, plan.new_cgroup_namespace)
+        root = rootfs.build(plan, in_cgroup)
+        master = None
+        if plan.process.terminal:
+            master, slave = rootfs.open_console(root)
+            _take_terminal(slave, plan.process, window)
+            stdio = (slave, slave, slave)
+        rootfs.set_sysctls(root, plan.sysctl)
+        rootfs.protect(root, plan)
+        rootfs.enter(root)
+        in_cgroup()
+        _redirect(stdio)
+        linux_process.join_session_keyring("_ses." + plan.cgroup.rpartition("/")[2])
+        program = confine(plan.process, filter_program, plan.seccomp.flags if plan.seccomp else ())
+        sync.send(connection, sync.READY, master)
+        if master is not None:
+            os.close(master)
+        sync.expect(connection, sync.START)
+        if plan.reaper:
+            _reap(program, plan.process, connection)
+        _execute(program, plan.process)
+    except BaseException as error:
+        sync.send_failure(connection, error)
+        os._exit(1)
+
+
+def run_exec(
+    process: Process, target: int, filter_program: bytes | None,
+    flags: tuple[str, ...], stdio: tuple[int, int, int], window: tuple[int, int] | None, connection: socket.socket,
+) -> NoReturn:  # fmt: skip
+    """Become one more process of the container whose first process is the pidfd `target`."""
+    try:
+        _hide()
+        _reset_signals()
+        os.setsid()
+        sync.expect(connection, sync.IN_CGROUP)
+        join_all(target)
+        if process.terminal:
+            master, slave, _ = terminal.open_pty("/dev/pts/ptmx")
+            _take_terminal(slave, process, window)
+            stdio = (slave, slave, slave)
+            sync.send(connection, sync.READY, master)
+            os.close(master)
+        _redirect(stdio)
+        linux_process.join_session_keyring("_ses.exec")
+        program = confine(process, filter_program, flags)
+        _execute(program, process)
+    except BaseException as error:
+        sync.send_failure(connection, error)
+        os._exit(1)
+
+
+def _hide() -> None:
+    """Until its execve this process is closed to those that are in the namespaces already: they could otherwise take
+    the host's descriptors from it by ptrace or /proc (CVE-2016-9962)."""
+    linux_process.prctl(linux_process.PR_SET_DUMPABLE, 0)
+
+
+def join(kind: str, path: str) -> None:
+    """Join the namespace at `path`. Raises InvalidArgument where there is none of that kind."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            namespaces.setns(descriptor, FLAGS[kind])
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise InvalidArgument(f"join the {kind} namespace {path}: {(error.strerror or '').lower()}") from error
+
+
+def join_all(pidfd: int) -> None:
+    """Join every namespace of a process but the pid namespace. One call: the kernel joins all or none."""
+    try:
+        flags = sum(flag for name, flag in FLAGS.items() if name not in ("pid", "user", "time"))
+        namespaces.setns(pidfd, flags)
+    except OSError as error:
+        if error.errno == errno.ESRCH:
+            raise InvalidArgument("the container's process has ended") from error
+        raise Internal(f"join the container's namespaces: {(error.strerror or '').lower()}") from error
+
+
+def _reset_signals() -> None:
+    """As a program expects them: nothing handled, ignored or blocked. Python ignores SIGPIPE and SIGXFSZ."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if signal.getsignal(number) not in (signal.SIG_DFL, None):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _take_terminal(slave: int, process: Process, window: tuple[int, int] | None) -> None:
+    if window is None and process.console_size is not None:
+        window = (process.console_size.width, process.console_size.height)
+    if window is not None and window != (0, 0):
+        terminal.set_size(slave, *window)
+    terminal.make_controlling(slave)
+    os.fchown(slave, process.user.uid, -1)
+
+
+def _redirect(stdio: tuple[int, int, int]) -> None:
+    # Out of the way first: one of them may be 0, 1 or 2 itself.
+    copies = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE) for each in stdio]
+    for number, copy in enumerate(copies):
+        os.dup2(copy, number)
+    linux_process.close_on_exec_from(_FIRST_FREE)
+
+
+def confine(process: Process, filter_program: bytes | None, flags: tuple[str, ...]) -> str:
+    """Limits, identity, capabilities and the system call filter, in the order in which each is still allowed.
+
+    Returns the program's path, looked up as the user that it will run as. Raises CommandNotFound and its siblings.
+    """
+    for limit in process.rlimits:
+        try:
+            linux_process.set_limit(limit.type, limit.soft, limit.hard)
+        except KeyError:
+            raise InvalidArgument(f"unknown resource limit {limit.type!r}") from None
+        except (OSError, ValueError) as error:
+            raise Internal(f"error setting rlimit {limit.type}: {error}") from error
+    if process.oom_score_adj is not None:
+        # Without CAP_SYS_RESOURCE on the host it can't be lowered: the process keeps what it inherits.
+        with contextlib.suppress(PermissionError):
+            linux_process.set_oom_score(process.oom_score_adj)
+    # Loading a filter takes CAP_SYS_ADMIN, or the promise never to gain privileges.
+    if filter_program and not process.no_new_privileges:
+        seccomp.load(filter_program, flags)
+    present = capabilities.own("CapBnd")
+    wanted = process.capabilities or Capabilities()
+    if process.capabilities is not None:
+        capabilities.drop_bounding(capabilities.mask(wanted.bounding), present)
+    linux_process.prctl(linux_process.PR_SET_KEEPCAPS, 1)
+    user = process.user
+    os.setgroups(user.additional_gids)
+    os.setresgid(user.gid, user.gid, user.gid)
+    os.setresuid(user.uid, user.uid, user.uid)
+    linux_process.prctl(linux_process.PR_SET_KEEPCAPS, 0)
+    if process.capabilities is not None:
+        effective, permitted, inheritable, ambient = (
+            capabilities.mask(names) & present
+            for names in (wanted.effective, wanted.permitted, wanted.inheritable, wanted.ambient)
+        )
+        capabilities.set_sets(effective & permitted, permitted, inheritable)
+        capabilities.set_ambient(ambient)
+    if process.no_new_privileges:
+        linux_process.set_no_new_privs()
+        if filter_program:
+            seccomp.load(filter_program, flags)
+    os.umask(0o022 if user.umask is None else user.umask)
+    try:
+        os.chdir(process.cwd)
+    except OSError as error:
+        raise InvalidArgument(
+            f"chdir to cwd ({process.cwd!r}) set in config.json failed: {(error.strerror or '').lower()}"
+        ) from error
+    return find_program(process.args[0], environment(process))
+
+
+def environment(process: Process) -> dict[str, str]:
+    """The last value of a name counts; HOME is the user's if nothing sets it."""
+    found: dict[str, str] = {}
+    for entry in process.env:
+        name, separator, value = entry.partition("=")
+        if separator and name:
+            found[name] = value
+    if not found.get("HOME"):
+        found["HOME"] = _home(process.user.uid)
+    return found
+
+
+def _home(uid: int) -> str:
+    try:
+        with open("/etc/passwd", "rb") as file:
+            for line in file.read(1 << 20).splitlines():
+                fields = line.split(b":")
+                if len(fields) >= 6 and fields[2] == str(uid).encode():
+                    return os.fsdecode(fields[5]) or "/"
+    except OSError:
+        pass
+    return "/"
+
+
+def find_program(name: str, env: Mapping[str, str]) -> str:
+    """The path that execve takes: `name` itself if it has a slash, or else what PATH leads to.
+
+    Raises CommandNotFound and CommandNotExecutable with the words that Docker's clients match on.
+    """
+    if "/" in name:
+        problem = _problem(name)
+        if problem is None:
+            return name
+        if problem in (errno.ENOENT, errno.ENOTDIR):
+            raise CommandNotFound(f'exec: "{name}": stat {name}: {os.strerror(problem).lower()}')
+        raise CommandNotExecutable(f'exec: "{name}": {_reason(problem)}')
+    denied = 0
+    for directory in (env.get("PATH") or DEFAULT_PATH).split(":"):
+        path = f"{directory or '.'}/{name}"
+        problem = _problem(path)
+        if problem is None:
+            return path
+        if problem == errno.EACCES:
+            denied = problem
+    if denied:
+        raise CommandNotExecutable(f'exec: "{name}": permission denied')
+    raise CommandNotFound(f'exec: "{name}": executable file not found in $PATH')
+
+
+def _problem(path: str) -> int | None:
+    """Why execve would refuse the file; None if nothing is seen."""
+    try:
+        if stat.S_ISDIR(os.stat(path).st_mode):
+            return errno.EISDIR
+        return None if os.access(path, os.X_OK, effective_ids=True) else errno.EACCES
+    except OSError as error:
+        return error.errno
+
+
+def _reason(number: int) -> str:
+    return "is a directory" if number == errno.EISDIR else os.strerror(number).lower()
+
+
+def _execute(program: str, process: Process) -> NoReturn:
+    try:
+        os.execve(program, process.args, environment(process))
+    except OSError as error:
+        kind = CommandNotFound if error.errno in (errno.ENOENT, errno.ENOTDIR) else CommandNotExecutable
+        raise kind(f"exec {program}: {(error.strerror or '').lower()}") from error
+
+
+# --- Process 1 that reaps -----------------------------------------------------------------------------
+
+_NOT_FORWARDED = {
+    signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGBUS,
+    signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS, signal.SIGTTIN, signal.SIGTTOU,
+}  # fmt: skip
+
+
+def _reap(program: str, process: Process, connection: socket.socket) -> NoReturn:
+    """Start the program as a child and stay: pass signals on, reap orphans, and end as the program ends."""
+    forwarded = set(signal.valid_signals()) - _NOT_FORWARDED
+    watched = forwarded | {signal.SIGCHLD}
+    signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            os.setpgid(0, 0)
+            if process.terminal:
+                # From a background group this would stop the process, if SIGTTOU were not ignored meanwhile.
+                signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+                os.tcsetpgrp(0, os.getpid())
+                signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+            _execute(program, process)
+        except BaseException as error:
+            sync.send_failure(connection, error)
+            os._exit(127)
+    connection.close()
+    linux_process.close_from(_FIRST_FREE)
+    linux_process.set_name("init")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    while True:
+        arrived = signal.sigwait(watched)
+        if arrived != signal.SIGCHLD:
+            try:
+                os.kill(child, arrived)
+            except ProcessLookupError:
+                continue
+            continue
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            if pid == child:
+                code = os.waitstatus_to_exitcode(status)
+                os._exit(code if code >= 0 else 128 - code)

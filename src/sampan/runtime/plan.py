@@ -1,0 +1,256 @@
+"""From a bundle's configuration to what will be done: pure, so that it can be read, printed and tested without root.
+
+The plan is in the order in which `init` carries it out. Follows runtime-spec config.md and config-linux.md.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import msgspec
+
+from sampan.errors import InvalidArgument, Unsupported
+from sampan.linux import mount as m
+from sampan.linux.namespaces import FLAGS
+from sampan.oci.runtime import Device, DeviceCgroup, LinuxResources, Mount, Process, Seccomp, Spec
+
+INIT_ANNOTATION = "sampan.init"
+"""Set to `true`: process 1 is a small reaper that starts the program and passes signals on (Docker's --init)."""
+
+_FLAGS = {
+    "ro": (m.MS_RDONLY, 0), "rw": (0, m.MS_RDONLY), "nosuid": (m.MS_NOSUID, 0), "suid": (0, m.MS_NOSUID),
+    "nodev": (m.MS_NODEV, 0), "dev": (0, m.MS_NODEV), "noexec": (m.MS_NOEXEC, 0), "exec": (0, m.MS_NOEXEC),
+    "sync": (m.MS_SYNCHRONOUS, 0), "async": (0, m.MS_SYNCHRONOUS), "dirsync": (m.MS_DIRSYNC, 0),
+    "remount": (m.MS_REMOUNT, 0), "mand": (m.MS_MANDLOCK, 0), "nomand": (0, m.MS_MANDLOCK),
+    "noatime": (m.MS_NOATIME, 0), "atime": (0, m.MS_NOATIME), "nodiratime": (m.MS_NODIRATIME, 0),
+    "diratime": (0, m.MS_NODIRATIME), "relatime": (m.MS_RELATIME, 0), "norelatime": (0, m.MS_RELATIME),
+    "strictatime": (m.MS_STRICTATIME, 0), "nostrictatime": (0, m.MS_STRICTATIME), "lazytime": (m.MS_LAZYTIME, 0),
+    "nosymfollow": (m.MS_NOSYMFOLLOW, 0), "bind": (m.MS_BIND, 0), "rbind": (m.MS_BIND | m.MS_REC, 0),
+    "defaults": (0, 0), "silent": (m.MS_SILENT, 0), "loud": (0, m.MS_SILENT),
+}  # fmt: skip
+PROPAGATION = {
+    "private": m.MS_PRIVATE, "rprivate": m.MS_PRIVATE | m.MS_REC, "slave": m.MS_SLAVE,
+    "rslave": m.MS_SLAVE | m.MS_REC, "shared": m.MS_SHARED, "rshared": m.MS_SHARED | m.MS_REC,
+    "unbindable": m.MS_UNBINDABLE, "runbindable": m.MS_UNBINDABLE | m.MS_REC,
+}  # fmt: skip
+_RECURSIVE_ATTRIBUTES = {
+    "rro": m.MOUNT_ATTR_RDONLY, "rnosuid": m.MOUNT_ATTR_NOSUID, "rnodev": m.MOUNT_ATTR_NODEV,
+    "rnoexec": m.MOUNT_ATTR_NOEXEC,
+}  # fmt: skip
+
+DEFAULT_DEVICES = tuple(
+    Device(type="c", path=f"/dev/{name}", major=major, minor=minor, file_mode=0o666, uid=0, gid=0)
+    for name, major, minor in (
+        ("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0),
+    )
+)  # fmt: skip
+"""config-linux.md, default devices."""
+
+_ALWAYS_ALLOWED = (
+    *(DeviceCgroup(allow=True, type=kind, access="m") for kind in "cb"),
+    *(
+        DeviceCgroup(allow=True, type="c", major=major, minor=minor, access="rwm")
+        for major, minor in ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2), (136, -1))
+    ),
+)
+
+DEVICE_LINKS = (
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+)
+
+
+@dataclass(frozen=True)
+class MountStep:
+    """One mount. For a bind mount `source` is absolute and `attributes` are MOUNT_ATTR_*, on the whole tree if
+    `recursive_attributes`; for a file system `flags` are mount(2)'s and `data` its own options."""
+
+    source: str
+    destination: str
+    kind: str
+    flags: int = 0
+    data: str = ""
+    propagation: int = 0
+    attributes: int = 0
+    recursive_attributes: int = 0
+
+    @property
+    def bind(self) -> bool:
+        return bool(self.flags & m.MS_BIND)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a container's creation needs to know."""
+
+    root: str
+    root_propagation: int
+    readonly_root: bool
+    clone_flags: int
+    """CLONE_NEW*, without the cgroup namespace, which is made when the process is in its group."""
+    new_cgroup_namespace: bool
+    joins: tuple[tuple[str, str], ...]
+    """Namespaces to join: type and path, in the order in which it works."""
+    mounts: tuple[MountStep, ...]
+    devices: tuple[Device, ...]
+    masked: tuple[str, ...]
+    readonly: tuple[str, ...]
+    sysctl: tuple[tuple[str, str], ...]
+    hostname: str
+    domainname: str
+    process: Process
+    seccomp: Seccomp | None
+    reaper: bool
+    cgroup: str
+    resources: LinuxResources
+
+
+def plan(spec: Spec, container_id: str, bundle: str) -> Plan:
+    """Raises InvalidArgument for a configuration that makes no sense, Unsupported for what is not done yet."""
+    if spec.root is None or not spec.root.path:
+        raise InvalidArgument("config.json: root.path is missing")
+    if spec.process is None:
+        raise InvalidArgument("config.json: process is missing")
+    linux = spec.linux
+    if linux is None:
+        raise InvalidArgument("config.json: linux is missing")
+    _refuse(spec)
+    clone_flags = 0
+    new_cgroup = False
+    joins: list[tuple[str, str]] = []
+    seen: set[str] = set()
+    for namespace in linux.namespaces:
+        if namespace.type not in FLAGS:
+            raise InvalidArgument(f"config.json: unknown namespace type {namespace.type!r}")
+        if namespace.type in seen:
+            raise InvalidArgument(f"config.json: namespace {namespace.type} is given twice")
+        seen.add(namespace.type)
+        if namespace.path:
+            joins.append((namespace.type, namespace.path))
+        elif namespace.type == "cgroup":
+            new_cgroup = True
+        else:
+            clone_flags |= FLAGS[namespace.type]
+    if "mount" not in seen:
+        raise InvalidArgument("config.json: a mount namespace is required")
+    if spec.hostname and "uts" not in seen:
+        raise InvalidArgument("config.json: hostname needs a uts namespace")
+    resources = linux.resources or LinuxResources()
+    return Plan(
+        root=os.path.normpath(os.path.join(bundle, spec.root.path)),
+        root_propagation=_root_propagation(linux.rootfs_propagation),
+        readonly_root=spec.root.readonly,
+        clone_flags=clone_flags,
+        new_cgroup_namespace=new_cgroup,
+        joins=tuple(joins),
+        mounts=tuple(mount_step(each, bundle) for each in spec.mounts),
+        devices=_devices(linux.devices),
+        masked=linux.masked_paths,
+        readonly=linux.readonly_paths,
+        sysctl=tuple(linux.sysctl.items()),
+        hostname=spec.hostname,
+        domainname=spec.domainname,
+        process=checked_process(spec.process),
+        seccomp=linux.seccomp,
+        reaper=spec.annotations.get(INIT_ANNOTATION) == "true",
+        cgroup=linux.cgroups_path or f"/{container_id}",
+        resources=_with_default_devices(resources),
+    )
+
+
+def checked_process(process: Process) -> Process:
+    """The process, if it can be one. Raises InvalidArgument, Unsupported."""
+    if not process.args:
+        raise InvalidArgument("process.args must not be empty")
+    if not process.cwd.startswith("/"):
+        raise InvalidArgument(f"process.cwd {process.cwd!r} is not an absolute path")
+    for word in (*process.args, *process.env, process.cwd):
+        if "\0" in word:
+            raise InvalidArgument("process: embedded null byte")
+    for name in ("scheduler", "io_priority", "exec_cpu_affinity"):
+        if getattr(process, name) is not None:
+            raise Unsupported(f"process.{name} is not supported")
+    if process.selinux_label:
+        raise Unsupported("process.selinuxLabel is not supported")
+    return process
+
+
+def _refuse(spec: Spec) -> None:
+    linux = spec.linux
+    assert linux is not None
+    for name, given in (
+        ("linux.uidMappings", linux.uid_mappings), ("linux.gidMappings", linux.gid_mappings),
+        ("linux.timeOffsets", linux.time_offsets), ("linux.intelRdt", linux.intel_rdt),
+        ("linux.mountLabel", linux.mount_label), ("linux.personality", linux.personality), ("hooks", spec.hooks),
+    ):  # fmt: skip
+        if given:
+            raise Unsupported(f"config.json: {name} is not supported")
+    if any(namespace.type == "user" for namespace in linux.namespaces):
+        raise Unsupported("config.json: user namespaces are not supported")
+    for mount in spec.mounts:
+        if mount.uid_mappings or mount.gid_mappings:
+            raise Unsupported(f"mount {mount.destination}: id-mapped mounts are not supported")
+
+
+def _root_propagation(name: str) -> int:
+    if not name:
+        # Mounts that the host makes later are seen, ours are not seen by the host.
+        return m.MS_SLAVE | m.MS_REC
+    if name not in PROPAGATION:
+        raise InvalidArgument(f"config.json: unknown rootfsPropagation {name!r}")
+    return PROPAGATION[name] | m.MS_REC
+
+
+def mount_step(mount: Mount, bundle: str) -> MountStep:
+    """A mount's options sorted into flags, propagation and the file system's own."""
+    flags = propagation = recursive = 0
+    own: list[str] = []
+    for option in mount.options:
+        if option in _FLAGS:
+            on, off = _FLAGS[option]
+            flags = (flags | on) & ~off
+        elif option in PROPAGATION:
+            propagation = PROPAGATION[option]
+        elif option in _RECURSIVE_ATTRIBUTES:
+            recursive |= _RECURSIVE_ATTRIBUTES[option]
+        elif option in ("tmpcopyup", "idmap", "ridmap"):
+            raise Unsupported(f"mount {mount.destination}: option {option} is not supported")
+        else:
+            own.append(option)
+    if mount.type == "bind" and not flags & m.MS_BIND:
+        flags |= m.MS_BIND
+    source = mount.source
+    attributes = 0
+    if flags & m.MS_BIND:
+        source = os.path.join(bundle, source)
+        attributes = flags & (m.MS_RDONLY | m.MS_NOSUID | m.MS_NODEV | m.MS_NOEXEC)
+    destination = mount.destination if mount.destination.startswith("/") else "/" + mount.destination
+    data = ",".join(own)
+    if "\0" in source + destination + data:
+        raise InvalidArgument("mount: embedded null byte")
+    return MountStep(
+        source,
+        destination,
+        "bind" if flags & m.MS_BIND else mount.type,
+        flags,
+        data,
+        propagation,
+        attributes,
+        recursive,
+    )
+
+
+def _devices(extra: tuple[Device, ...]) -> tuple[Device, ...]:
+    asked = {device.path for device in extra}
+    return (*(each for each in DEFAULT_DEVICES if each.path not in asked), *extra)
+
+
+def _with_default_devices(resources: LinuxResources) -> LinuxResources:
+    """The devices that every container has may be used, whatever the list says (config-linux.md)."""
+    if not resources.devices:
+        return resources
+    return msgspec.structs.replace(resources, devices=(*resources.devices, *_ALWAYS_ALLOWED))

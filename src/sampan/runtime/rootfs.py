@@ -1,0 +1,252 @@
+"""Making the container's file system: mounts, devices, the change of root, hidden and read-only paths.
+
+Runs in the child, in its own mount namespace, still with the host's root: nothing of the image's
+content is trusted. Every destination is resolved by openat2 inside the container's root, and mounted on by descriptor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+
+from sampan.errors import Internal
+from sampan.linux import mount as m
+from sampan.linux.cgroup import hierarchies
+from sampan.linux.fs import make_directories, make_file, of_descriptor, open_in_root
+from sampan.linux.terminal import open_pty
+from sampan.oci.runtime import Device
+from sampan.runtime.plan import DEVICE_LINKS, MountStep, Plan
+
+_CLONE_ALL = m.OPEN_TREE_CLONE | m.OPEN_TREE_CLOEXEC | m.AT_RECURSIVE
+_KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """An OSError as an error that says what was being done."""
+    try:
+        yield
+    except OSError as error:
+        raise Internal(f"{what}: {(error.strerror or str(error)).lower()}") from error
+
+
+@contextlib.contextmanager
+def _closing(descriptor: int) -> Iterator[int]:
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def build(plan: Plan, in_cgroup: Callable[[], None]) -> int:
+    """Mount everything below the root directory; returns the root's descriptor. `in_cgroup` is called before the first
+    mount that depends on the cgroup and its namespace."""
+    with _told("make the mounts of the host private"):
+        m.mount("", "/", flags=plan.root_propagation)
+    with _told(f"error mounting the root file system {plan.root}"):
+        # A mount of its own: pivot_root wants one, and no flag of it changes the host's.
+        m.mount(plan.root, plan.root, flags=m.MS_BIND | m.MS_REC)
+    root = os.open(plan.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    for step in plan.mounts:
+        if step.kind in ("cgroup", "cgroup2"):
+            in_cgroup()
+        with _told(f'error mounting "{step.source}" to rootfs at "{step.destination}"'):
+            _mount(root, step, plan.new_cgroup_namespace, plan.cgroup)
+    _make_devices(root, plan)
+    with _told(f"create the working directory {plan.process.cwd}"):
+        os.close(make_directories(root, plan.process.cwd))
+    return root
+
+
+def _target(root: int, step: MountStep, source_is_directory: bool) -> int:
+    """The destination, made if it is missing. As O_PATH: nothing is opened, only named."""
+    if source_is_directory:
+        return make_directories(root, step.destination)
+    return make_file(root, step.destination)
+
+
+def _mount(root: int, step: MountStep, own_cgroups: bool, cgroup: str) -> None:
+    if step.bind:
+        _bind(root, step)
+        return
+    with _closing(_target(root, step, True)) as target:
+        if step.kind == "cgroup":
+            _mount_cgroups(root, target, step, own_cgroups, cgroup)
+            return
+        m.mount(step.source or step.kind, of_descriptor(target), step.kind, step.flags, step.data)
+    if step.propagation:
+        with _closing(open_in_root(root, step.destination)) as mounted:
+            m.mount_setattr(
+                mounted, propagation=step.propagation & ~m.MS_REC, recursive=bool(step.propagation & m.MS_REC)
+            )
+
+
+def _bind(root: int, step: MountStep) -> None:
+    recursive = bool(step.flags & m.MS_REC)
+    flags = m.OPEN_TREE_CLONE | m.OPEN_TREE_CLOEXEC | (m.AT_RECURSIVE if recursive else 0)
+    with _closing(m.open_tree(step.source, flags)) as tree:
+        directory = stat.S_ISDIR(os.fstat(tree).st_mode)
+        if step.attributes:
+            m.mount_setattr(tree, attributes=step.attributes)
+        if step.recursive_attributes:
+            m.mount_setattr(tree, attributes=step.recursive_attributes, recursive=True)
+        # What the clone would hand on to its peers on the host is cut first, unless it is asked for.
+        propagation = step.propagation or m.MS_PRIVATE | m.MS_REC
+        m.mount_setattr(tree, propagation=propagation & ~m.MS_REC, recursive=bool(propagation & m.MS_REC))
+        with _closing(_target(root, step, directory)) as target:
+            if stat.S_ISDIR(os.fstat(target).st_mode) != directory:
+                number = errno.ENOTDIR if directory else errno.EISDIR
+                raise OSError(number, os.strerror(number), step.destination)
+            m.move_mount(tree, target)
+
+
+def _mount_cgroups(root: int, target: int, step: MountStep, own: bool, path: str) -> None:
+    """The cgroup file system as the container's own group is its root: v2 in one mount, v1 as a directory of trees."""
+    trees = hierarchies()
+    if trees.unified:
+        if own:
+            m.mount("cgroup", of_descriptor(target), "cgroup2", step.flags, step.data)
+        else:
+            _bind_directory(trees.roots[""], target, step.flags)
+        return
+    m.mount("tmpfs", of_descriptor(target), "tmpfs", m.MS_NOSUID | m.MS_NODEV | m.MS_NOEXEC, "mode=755")
+    # `target` still names what lies below the new mount: the way into it is a look-up.
+    with _closing(open_in_root(root, step.destination)) as inside:
+        mounted: set[str] = set()
+        for controller, host in trees.roots.items():
+            name = os.path.basename(host)
+            if name not in mounted:
+                mounted.add(name)
+                os.mkdir(name, 0o755, dir_fd=inside)
+                with _closing(os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=inside)) as directory:
+                    if own:
+                        options = ",".join(each for each, where in trees.roots.items() if where == host)
+                        options = options.replace("name=systemd", "none,name=systemd")
+                        m.mount("cgroup", of_descriptor(directory), "cgroup", step.flags, options)
+                    else:
+                        _bind_directory(host + path, directory, step.flags)
+            if controller != name and not controller.startswith("name="):
+                os.symlink(name, controller, dir_fd=inside)
+        if step.flags & m.MS_RDONLY:
+            m.mount_setattr(inside, attributes=m.MOUNT_ATTR_RDONLY)
+
+
+def _bind_directory(source: str, target: int, flags: int) -> None:
+    with _closing(m.open_tree(source)) as tree:
+        m.mount_setattr(tree, attributes=flags & (m.MS_RDONLY | m.MS_NOSUID | m.MS_NODEV | m.MS_NOEXEC))
+        m.move_mount(tree, target)
+
+
+def _make_devices(root: int, plan: Plan) -> None:
+    if any(step.bind and step.destination.rstrip("/") == "/dev" for step in plan.mounts):
+        return  # Somebody's own directory, such as the host's: it stays as it is.
+    with _told("create /dev"), _closing(make_directories(root, "/dev")) as dev:
+        for name, target in DEVICE_LINKS:
+            with contextlib.suppress(FileExistsError):
+                os.symlink(target, name, dir_fd=dev)
+    umask = os.umask(0)
+    try:
+        for device in plan.devices:
+            with _told(f"create device {device.path}"):
+                _make_device(root, device)
+    finally:
+        os.umask(umask)
+
+
+def _make_device(root: int, device: Device) -> None:
+    if device.type not in _KINDS:
+        raise OSError(errno.EINVAL, f"unknown device type {device.type!r}")
+    parent, name = os.path.split(device.path)
+    mode = _KINDS[device.type] | (0o666 if device.file_mode is None else device.file_mode & 0o7777)
+    with _closing(make_directories(root, parent)) as directory:
+        try:
+            os.mknod(name, mode, os.makedev(device.major, device.minor), dir_fd=directory)
+        except FileExistsError:
+            return
+        except PermissionError:
+            # Where devices can't be made (a user namespace, a sandbox), the host's own is bound.
+            os.close(make_file(root, device.path))
+            with _closing(m.open_tree(device.path)) as tree, _closing(open_in_root(root, device.path)) as target:
+                m.move_mount(tree, target)
+            return
+        if device.uid or device.gid:
+            os.chown(name, device.uid or 0, device.gid or 0, dir_fd=directory, follow_symlinks=False)
+
+
+def enter(root: int) -> None:
+    """Make the descriptor's directory the root of this process's namespace, and the host's root unreachable."""
+    with _told("pivot_root"):
+        old = os.open("/", os.O_DIRECTORY | os.O_RDONLY | os.O_CLOEXEC)
+        os.fchdir(root)
+        m.pivot_root(".", ".")
+        # The old root lies over the new one now. Made a slave, its unmounting is not carried to the host.
+        os.fchdir(old)
+        m.mount("", ".", flags=m.MS_SLAVE | m.MS_REC)
+        m.umount(".", m.MNT_DETACH)
+        os.chdir("/")
+        os.close(old)
+        os.close(root)
+
+
+def open_console(root: int) -> tuple[int, int]:
+    """A terminal of the container's own devpts, as (master, slave), and its slave on /dev/console."""
+    with _told("open the terminal"):
+        with _closing(open_in_root(root, "/dev/pts/ptmx")) as ptmx:
+            master, slave, _ = open_pty(of_descriptor(ptmx))
+        with _closing(m.open_tree(of_descriptor(slave))) as tree, _closing(make_file(root, "/dev/console")) as console:
+            m.move_mount(tree, console)
+        return master, slave
+
+
+def set_sysctls(root: int, values: Iterable[tuple[str, str]]) -> None:
+    """Write kernel parameters of the namespaces that this process is in: before /proc/sys is made read-only."""
+    for name, value in values:
+        with _told(f"write sysctl {name} = {value}"):
+            path = "/proc/sys/" + name.replace(".", "/")
+            with os.fdopen(open_in_root(root, path, os.O_WRONLY), "w") as file:
+                file.write(value)
+
+
+def protect(root: int, plan: Plan) -> None:
+    """Hide and write-protect what the configuration lists, and at last the root itself."""
+    for path in plan.readonly:
+        with _told(f"make {path} read-only"):
+            _make_readonly(root, path)
+    for path in plan.masked:
+        with _told(f"hide {path}"):
+            _mask(root, path)
+    if plan.readonly_root:
+        with _told("make the root file system read-only"):
+            m.mount_setattr(root, attributes=m.MOUNT_ATTR_RDONLY)
+
+
+def _existing(root: int, path: str) -> int | None:
+    """What is at `path` in the container, or None: there need not be everything that is to be hidden."""
+    try:
+        return open_in_root(root, path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _make_readonly(root: int, path: str) -> None:
+    target = _existing(root, path)
+    if target is None:
+        return
+    with _closing(target), _closing(m.open_tree(of_descriptor(target), _CLONE_ALL)) as tree:
+        m.mount_setattr(tree, attributes=m.MOUNT_ATTR_RDONLY)
+        m.move_mount(tree, target)
+
+
+def _mask(root: int, path: str) -> None:
+    target = _existing(root, path)
+    if target is None:
+        return
+    with _closing(target):
+        if stat.S_ISDIR(os.fstat(target).st_mode):
+            m.mount("tmpfs", of_descriptor(target), "tmpfs", m.MS_RDONLY, "nr_inodes=2")
+            return
+        with _closing(m.open_tree("/dev/null")) as null:
+            m.move_mount(null, target)
