@@ -1,0 +1,278 @@
+"""The engine's settings: dockerd's option names on the command line, and its daemon.json.
+
+An option may stand on the command line or in the file, not in both, as with dockerd: nobody has to remember which wins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import os
+import re
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+import msgspec
+
+from sampan import __version__
+from sampan.core.paths import DEFAULT_DATA_ROOT, DEFAULT_EXEC_ROOT, Paths
+from sampan.errors import InvalidArgument, Unsupported
+
+DEFAULT_CONFIG_FILE = "/etc/sampan/daemon.json"
+DEFAULT_IDLE_TIMEOUT = 60.0
+LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
+LOG_DRIVERS = ("json-file", "none")
+_DEFAULT_TCP_PORT = 2375
+
+
+class Host(msgspec.Struct, frozen=True):
+    """Where to listen. `unix`: a path. `tcp`: an address and a port. `fd`: what systemd passed, by name or all."""
+
+    scheme: str
+    path: str = ""
+    port: int = 0
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
+    """All settings, under the keys of daemon.json. Absolute paths; times in seconds; `mtu` in bytes."""
+
+    hosts: tuple[str, ...] = ()
+    """Empty: the unix socket in the exec root."""
+    data_root: str = DEFAULT_DATA_ROOT
+    exec_root: str = DEFAULT_EXEC_ROOT
+    pidfile: str = ""
+    """Empty: in the exec root."""
+    group: str = ""
+    """Who may use the unix socket besides root, by name or number. Empty: `docker`, if there is such a group."""
+    debug: bool = False
+    log_level: str = "info"
+    storage_driver: str = "overlay2"
+    live_restore: bool = True
+    bip: str = ""
+    mtu: int = 1500
+    dns: tuple[str, ...] = ()
+    dns_opts: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    log_driver: str = "json-file"
+    log_opts: dict[str, str] = {}
+    insecure_registries: tuple[str, ...] = ()
+    registry_mirrors: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    on_demand: bool = False
+    """Started by a client: exit after `idle_timeout` without a request, a stream or a running container."""
+    idle_timeout: float = DEFAULT_IDLE_TIMEOUT
+
+    @property
+    def paths(self) -> Paths:
+        return Paths(self.data_root, self.exec_root)
+
+    @property
+    def pid_path(self) -> str:
+        return self.pidfile or self.paths.pidfile
+
+    @property
+    def listen(self) -> tuple[Host, ...]:
+        """Where to listen, parsed; never empty."""
+        return tuple(parse_host(host) for host in self.hosts) or (Host("unix", self.paths.socket),)
+
+    @property
+    def level(self) -> str:
+        """The level of the log: `debug` wins over `log_level`."""
+        return "debug" if self.debug else self.log_level
+
+
+class _Option(msgspec.Struct, frozen=True):
+    """One option: its key in the file, its names on the command line; `key=value` ones make a map."""
+
+    key: str
+    flags: tuple[str, ...]
+    kind: str
+    help: str
+
+
+_OPTIONS = (
+    _Option("hosts", ("-H", "--host"), "list", "where to listen: unix:///PATH, tcp://ADDRESS:PORT or fd://"),
+    _Option("data-root", ("--data-root", "-g", "--graph"), "text", "directory of what is kept"),
+    _Option("exec-root", ("--exec-root",), "text", "directory of what lives until the next boot"),
+    _Option("pidfile", ("-p", "--pidfile"), "text", "path of the pid file"),
+    _Option("group", ("-G", "--group"), "text", "group of the unix socket"),
+    _Option("debug", ("-D", "--debug"), "flag", "log at level debug"),
+    _Option("log-level", ("-l", "--log-level"), "text", f"one of {', '.join(LOG_LEVELS)}"),
+    _Option("storage-driver", ("-s", "--storage-driver"), "text", "overlay2"),
+    _Option("live-restore", ("--live-restore",), "flag", "containers go on without the engine; always so here"),
+    _Option("bip", ("--bip",), "text", "address and prefix of the default bridge, such as 172.27.0.1/16"),
+    _Option("mtu", ("--mtu",), "number", "MTU of the containers' interfaces"),
+    _Option("dns", ("--dns",), "list", "name server for containers"),
+    _Option("dns-opts", ("--dns-opt",), "list", "resolver option for containers"),
+    _Option("dns-search", ("--dns-search",), "list", "search domain for containers"),
+    _Option("log-driver", ("--log-driver",), "text", "default log driver of containers"),
+    _Option("log-opts", ("--log-opt",), "map", "default log option of containers, KEY=VALUE"),
+    _Option("insecure-registries", ("--insecure-registry",), "list", "registry to speak plain HTTP with"),
+    _Option("registry-mirrors", ("--registry-mirror",), "list", "mirror of Docker Hub"),
+    _Option("labels", ("--label",), "list", "label of the engine, KEY=VALUE"),
+    _Option("on-demand", ("--on-demand",), "flag", "exit when idle: how a client starts an engine"),
+    _Option("idle-timeout", ("--idle-timeout",), "seconds", "seconds without use after which --on-demand exits"),
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InvalidArgument(message.replace("unrecognized arguments:", "unknown flag:"))
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in ("true", "1", "t"):
+        return True
+    if text.lower() in ("false", "0", "f"):
+        return False
+    raise InvalidArgument(f'invalid argument "{text}": not true or false')
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise InvalidArgument(f"bad attribute format: {text}")
+    return key, value
+
+
+def load(arguments: Sequence[str]) -> Config:
+    """The settings from the command line and the file. Raises InvalidArgument or Unsupported, in one line each."""
+    parser = _Parser(
+        prog="sampan daemon", allow_abbrev=False, usage="sampan daemon [OPTIONS]", description="The Sampan engine."
+    )
+    parser.add_argument("-v", "--version", action="version", version=f"Sampan version {__version__}")
+    parser.add_argument("--config-file", metavar="PATH", help=f"daemon.json to read (default {DEFAULT_CONFIG_FILE})")
+    for option in _OPTIONS:
+        name = option.key.upper().replace("-", "_")
+        if option.kind == "flag":
+            # As Go's flags: alone or with `=false`, never with the value as the next word.
+            parser.add_argument(
+                *option.flags, dest=option.key, nargs="?", const="true", metavar="BOOL", help=option.help
+            )
+        elif option.kind in ("list", "map"):
+            parser.add_argument(*option.flags, dest=option.key, action="append", metavar=name, help=option.help)
+        else:
+            parser.add_argument(*option.flags, dest=option.key, metavar=name, help=option.help)
+    given = vars(parser.parse_args(list(arguments)))
+    path: str | None = given.pop("config_file")
+    flags = {option.key: _flag_value(option, given[option.key]) for option in _OPTIONS if given[option.key] is not None}
+    settings = _read_file(path or DEFAULT_CONFIG_FILE, required=path is not None, flags=flags)
+    try:
+        config = msgspec.convert({**settings, **flags}, Config)
+    except msgspec.ValidationError as error:
+        raise InvalidArgument(str(error)) from None
+    return _checked(config)
+
+
+def _flag_value(option: _Option, value: str | list[str]) -> object:
+    if isinstance(value, list):
+        return dict(_pair(each) for each in value) if option.kind == "map" else value
+    convert: dict[str, Callable[[str], object]] = {"flag": _boolean, "number": int, "seconds": float}
+    try:
+        return convert.get(option.kind, str)(value)
+    except ValueError:
+        raise InvalidArgument(f'invalid argument "{value}" for {option.flags[-1]}: not a number') from None
+
+
+def _read_file(path: str, *, required: bool, flags: dict[str, object]) -> dict[str, object]:
+    unable = f"unable to configure the engine with file {path}: "
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except FileNotFoundError:
+        if required:
+            raise InvalidArgument(f"{unable}no such file or directory") from None
+        return {}
+    except OSError as error:
+        raise InvalidArgument(f"{unable}{(error.strerror or '').lower()}") from None
+    try:
+        settings = msgspec.json.decode(content or b"{}", type=dict[str, object])
+        known = {option.key for option in _OPTIONS}
+        unknown = sorted(settings.keys() - known)
+        if unknown:
+            raise InvalidArgument(
+                f"{unable}the following directives don't match any configuration option: {', '.join(unknown)}"
+            )
+        msgspec.convert(settings, Config)
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise InvalidArgument(f"{unable}{error}") from None
+    twice = [
+        f"{key}: (from flag: {_shown(flags[key])}, from file: {_shown(settings[key])})"
+        for key in settings
+        if key in flags
+    ]
+    if twice:
+        raise InvalidArgument(
+            f"{unable}the following directives are specified both as a flag and in the configuration file: "
+            + ", ".join(twice)
+        )
+    return settings
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return f"[{' '.join(map(str, value))}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def parse_host(text: str) -> Host:
+    """One --host. Raises InvalidArgument, or Unsupported for a scheme of Docker's that is not here."""
+    scheme, separator, rest = text.strip().partition("://")
+    if not separator:
+        # dockerd takes a bare path for a unix socket and anything else for an address.
+        scheme, rest = ("unix", scheme) if scheme.startswith("/") else ("tcp", scheme)
+    if scheme == "unix":
+        if not rest.startswith("/"):
+            raise InvalidArgument(f"invalid bind address {text}: the path of a unix socket must be absolute")
+        if len(rest.encode()) > 107:
+            raise InvalidArgument(f"invalid bind address {text}: longer than 107 bytes")
+        return Host("unix", rest)
+    if scheme == "tcp":
+        match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:/\[\]]*)(?::(\d{1,5}))?/?", rest)
+        if match is None or int(match[2] or 0) > 65535:
+            raise InvalidArgument(f"invalid bind address format: {text}")
+        return Host("tcp", match[1].strip("[]") or "127.0.0.1", int(match[2] or _DEFAULT_TCP_PORT))
+    if scheme == "fd":
+        return Host("fd", "" if rest == "*" else rest)
+    if scheme in ("ssh", "npipe", "vsock"):
+        raise Unsupported(f"listening on {scheme}:// is not supported: {text}")
+    raise InvalidArgument(f"invalid bind address format: {text}")
+
+
+def _checked(config: Config) -> Config:
+    """The values' own sense; what only the machine can tell is found out when it is used."""
+    for name in ("data_root", "exec_root"):
+        if not os.path.isabs(getattr(config, name)):
+            raise InvalidArgument(f"{name.replace('_', '-')} must be an absolute path: {getattr(config, name)!r}")
+    if config.log_level not in LOG_LEVELS:
+        raise InvalidArgument(f"invalid logging level: {config.log_level}")
+    if config.log_driver not in LOG_DRIVERS:
+        raise Unsupported(f"log driver {config.log_driver} is not supported: one of {', '.join(LOG_DRIVERS)}")
+    if config.storage_driver not in ("", "overlay2"):
+        raise Unsupported(f"storage driver {config.storage_driver} is not supported: overlay2 is")
+    if not config.live_restore:
+        raise Unsupported("live-restore=false is not supported: containers never depend on the engine")
+    if not 68 <= config.mtu <= 65535:
+        raise InvalidArgument(f"invalid MTU {config.mtu}: 68 to 65535")
+    if config.idle_timeout <= 0:
+        raise InvalidArgument(f"invalid idle-timeout {config.idle_timeout}: more than 0 seconds")
+    if config.bip:
+        try:
+            if "/" not in config.bip:
+                raise ValueError
+            ipaddress.IPv4Interface(config.bip)
+        except ValueError:
+            raise InvalidArgument(f"invalid CIDR address: {config.bip}") from None
+    for server in config.dns:
+        try:
+            ipaddress.ip_address(server)
+        except ValueError:
+            raise InvalidArgument(f"{server} is not an ip address") from None
+    for label in config.labels:
+        _pair(label)
+    for mirror in config.registry_mirrors:
+        if not re.match(r"https?://[^/?#]+/?$", mirror):
+            raise InvalidArgument(f"invalid mirror: {mirror!r} is not http:// or https:// and a host")
+    config.listen  # noqa: B018 - parses every host
+    root = os.path.normpath(config.data_root), os.path.normpath(config.exec_root)
+    return msgspec.structs.replace(config, data_root=root[0], exec_root=root[1])
