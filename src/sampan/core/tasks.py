@@ -197,9 +197,7 @@ class Task:
     async def resume(self) -> None:
         await self._done(msg.Resume())
 
-    async def update(
-        self, resources: LinuxResources | None = None, restart: msg.RestartPolicy | None = None
-    ) -> None:
+    async def update(self, resources: LinuxResources | None = None, restart: msg.RestartPolicy | None = None) -> None:
         await self._done(msg.Update(resources=resources, restart=restart))
 
     async def stats(self) -> msg.StatsTaken:

@@ -1,0 +1,54 @@
+"""Layers on disk and containers' file systems over them: what containerd calls snapshots.
+
+`Snapshotter` is the interface; `overlay2.Overlay2` is the one implementation, with layers whose body is unpacked
+(`apply`).
+"""
+
+from __future__ import annotations
+
+from typing import BinaryIO, Protocol
+
+import msgspec
+
+from sampan.oci.digest import ChainID, Digest
+
+
+class GraphData(msgspec.Struct, frozen=True, kw_only=True, rename="pascal", omit_defaults=True):
+    """Where a file system's parts lie on the host: `GraphDriver.Data` of Docker's inspect."""
+
+    id: str = msgspec.field(name="ID", default="")
+    lower_dir: str = ""
+    upper_dir: str = ""
+    merged_dir: str = ""
+    work_dir: str = ""
+
+
+class Snapshotter(Protocol):
+    """Layers are named by chain id and never change once they are there; a container's layer is named by its id."""
+
+    def has_layer(self, chain_id: ChainID) -> bool: ...
+
+    def add_layer(self, chain_id: ChainID, diff_id: Digest, parent: ChainID | None, tar: BinaryIO) -> None:
+        """Make a layer from its uncompressed tar, over a parent that is there. Verified against `diff_id`."""
+
+    def remove_layer(self, chain_id: ChainID) -> int: ...
+
+    def layers(self) -> dict[ChainID, ChainID | None]:
+        """Every layer, with its parent."""
+
+    def create_container(self, container_id: str, chain_id: ChainID | None) -> None:
+        """Make a writable layer on top."""
+
+    def mount(self, container_id: str) -> str:
+        """Mount a container's file system; returns where. Idempotent."""
+
+    def unmount(self, container_id: str) -> None: ...
+
+    def remove_container(self, container_id: str) -> None: ...
+
+    def graph_data(self, container_id: str) -> GraphData: ...
+
+    def image_graph_data(self, chain_id: ChainID) -> GraphData: ...
+
+    def usage(self, container_id: str) -> int:
+        """Bytes in the writable layer."""

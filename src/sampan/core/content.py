@@ -1,0 +1,142 @@
+"""The content store: blobs by digest, as an OCI image layout (image-spec image-layout.md).
+
+A blob appears whole and verified, by a rename, or not at all. It is not synced to disk by itself: after a power failure
+a blob may be empty, which its size tells, and it is fetched again; the rows that name it are written after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
+
+from sampan.errors import DataCorrupt, NotFound, ResourceExhausted
+from sampan.oci.digest import Digest, encoded
+
+_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+
+
+class ContentStore:
+    def __init__(self, root: str) -> None:
+        """The layout's directory; made if it is missing. What an interrupted ingest left is removed."""
+        self.root = root
+        self._blobs = f"{root}/blobs/sha256"
+        self._ingest = f"{root}/ingest"
+        os.makedirs(self._blobs, mode=0o700, exist_ok=True)
+        os.makedirs(self._ingest, mode=0o700, exist_ok=True)
+        if not os.path.exists(f"{root}/oci-layout"):
+            with open(f"{root}/oci-layout", "wb") as file:
+                file.write(_LAYOUT)
+        for name in os.listdir(self._ingest):
+            os.unlink(f"{self._ingest}/{name}")
+
+    def path(self, digest: Digest) -> str:
+        return f"{self._blobs}/{encoded(digest)}"
+
+    def has(self, digest: Digest, size: int | None = None) -> bool:
+        """Whether the blob is there, of that size if one is given."""
+        try:
+            found = os.stat(self.path(digest)).st_size
+        except FileNotFoundError:
+            return False
+        return size is None or found == size
+
+    def size(self, digest: Digest) -> int:
+        try:
+            return os.stat(self.path(digest)).st_size
+        except FileNotFoundError:
+            raise NotFound(f"blob {digest} not found") from None
+
+    def read(self, digest: Digest) -> bytes:
+        """A small blob, whole. Raises NotFound."""
+        with self.open(digest) as file:
+            return file.read()
+
+    def open(self, digest: Digest) -> BinaryIO:
+        """Raises NotFound."""
+        try:
+            return open(self.path(digest), "rb")
+        except FileNotFoundError:
+            raise NotFound(f"blob {digest} not found") from None
+
+    def write(self, data: bytes) -> Digest:
+        """Store bytes; returns their digest."""
+        with self.ingest() as blob:
+            blob.write(data)
+            return blob.commit()
+
+    @contextlib.contextmanager
+    def ingest(self) -> Iterator[Ingest]:
+        """A blob under way; gone at the end unless it was committed."""
+        blob = Ingest(self, f"{self._ingest}/{secrets.token_hex(16)}")
+        try:
+            yield blob
+        finally:
+            blob.abort()
+
+    def delete(self, digest: Digest) -> int:
+        """Remove a blob; returns the bytes that this freed, 0 if it was not there."""
+        try:
+            size = os.stat(self.path(digest)).st_size
+            os.unlink(self.path(digest))
+        except FileNotFoundError:
+            return 0
+        return size
+
+    def all(self) -> Iterable[Digest]:
+        """Every blob's digest."""
+        return [Digest(f"sha256:{name}") for name in os.listdir(self._blobs)]
+
+
+class Ingest:
+    """A blob that is being written."""
+
+    def __init__(self, store: ContentStore, path: str) -> None:
+        self.size = 0
+        self._store = store
+        self._path = path
+        self._hash = hashlib.sha256()
+        self._file: BinaryIO | None = open(path, "xb", buffering=1 << 18)  # noqa: SIM115 - closed by commit and abort
+
+    def write(self, data: bytes) -> None:
+        """Raises ResourceExhausted when the disk is full."""
+        assert self._file is not None
+        self._hash.update(data)
+        self.size += len(data)
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise _full(error) from error
+
+    def commit(self, expected: Digest | None = None, size: int | None = None) -> Digest:
+        """Give it its name. Raises DataCorrupt when digest or size are not the expected ones."""
+        assert self._file is not None
+        digest = Digest("sha256:" + self._hash.hexdigest())
+        if size is not None and size != self.size:
+            raise DataCorrupt(f"blob {expected or digest}: {self.size} bytes instead of {size}")
+        if expected is not None and expected != digest:
+            raise DataCorrupt(f"blob {expected}: its content hashes to {digest}")
+        file, self._file = self._file, None
+        try:
+            file.close()
+        except OSError as error:
+            os.unlink(self._path)
+            raise _full(error) from error
+        os.rename(self._path, self._store.path(digest))
+        return digest
+
+    def abort(self) -> None:
+        if self._file is None:
+            return
+        file, self._file = self._file, None
+        with contextlib.suppress(OSError):
+            file.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+
+
+def _full(error: OSError) -> ResourceExhausted:
+    return ResourceExhausted(f"write a blob: {(error.strerror or str(error)).lower()}")

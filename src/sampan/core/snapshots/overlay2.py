@@ -1,0 +1,324 @@
+"""Layers and containers' file systems in the directories of Docker's overlay2 driver.
+
+::
+
+    overlay2/<id>/diff     a layer's files, or what a container has written
+    overlay2/<id>/link     a short name, which is a link l/<short> -> ../<id>/diff
+    overlay2/<id>/lower    the short names of all layers below, topmost first
+    overlay2/<id>/work     overlayfs's own (containers only)
+    overlay2/<id>/merged   where a container's file system is mounted while it runs
+
+A directory without a row in the database is what an interrupted operation left, and is removed when the store is
+opened: a row is written when its directory is complete, and deleted before its directory is.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+import stat
+from typing import BinaryIO
+
+from sampan.core.metadata import Metadata
+from sampan.core.snapshots import GraphData
+from sampan.core.snapshots.apply import apply_layer
+from sampan.errors import DataCorrupt, NotFound, ResourceExhausted
+from sampan.linux.mount import MNT_DETACH, is_mounted, mount, mount_overlay, umount
+from sampan.oci.digest import ChainID, Digest
+
+_SCHEMA = (
+    """CREATE TABLE layer (
+        chain_id TEXT PRIMARY KEY, diff_id TEXT NOT NULL, parent TEXT REFERENCES layer (chain_id),
+        cache_id TEXT NOT NULL UNIQUE, size INTEGER NOT NULL) WITHOUT ROWID""",
+    """CREATE TABLE container_layer (
+        container_id TEXT PRIMARY KEY, cache_id TEXT NOT NULL UNIQUE, parent TEXT REFERENCES layer (chain_id))
+        WITHOUT ROWID""",
+)
+_PAGE = 4096
+_CHUNK = 1 << 20
+
+
+class _HashingReader:
+    """Hashes what is read through it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._hash = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self._hash.update(data)
+        return data
+
+    def digest(self) -> Digest:
+        """Of the whole stream: what the archive's end left unread counts too."""
+        while self.read(_CHUNK):
+            continue
+        return Digest("sha256:" + self._hash.hexdigest())
+
+
+class Overlay2:
+    """See `Snapshotter`."""
+
+    def __init__(self, root: str, metadata: Metadata) -> None:
+        self.root = root
+        self._metadata = metadata
+        metadata.migrate("snapshots-1", _SCHEMA)
+        os.makedirs(f"{root}/l", mode=0o710, exist_ok=True)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        with self._metadata.transaction() as cursor:
+            known = {
+                row[0]
+                for row in cursor.execute("SELECT cache_id FROM layer UNION SELECT cache_id FROM container_layer")
+            }
+        for name in os.listdir(self.root):
+            if name != "l" and name not in known:
+                self._remove_directory(name)
+        for name in os.listdir(f"{self.root}/l"):
+            if not os.path.exists(f"{self.root}/l/{name}"):
+                os.unlink(f"{self.root}/l/{name}")
+
+    def _remove_directory(self, cache_id: str) -> None:
+        directory = f"{self.root}/{cache_id}"
+        self._unmount(f"{directory}/merged")
+        with contextlib.suppress(FileNotFoundError), open(f"{directory}/link", encoding="ascii") as file:
+            os.unlink(f"{self.root}/l/{file.read()}")
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(directory)
+
+    def _make_directory(self, parent: ChainID | None) -> str:
+        cache_id = secrets.token_hex(32)
+        directory = f"{self.root}/{cache_id}"
+        os.mkdir(directory, 0o710)
+        os.mkdir(f"{directory}/diff", 0o755)
+        short = base64.b32encode(secrets.token_bytes(17)).decode()[:26]
+        os.symlink(f"../{cache_id}/diff", f"{self.root}/l/{short}")
+        _write(f"{directory}/link", short)
+        if parent is not None:
+            _write(f"{directory}/lower", ":".join(self._lower_names(parent)))
+        return cache_id
+
+    def _row(self, chain_id: ChainID) -> tuple[str, ChainID | None]:
+        with self._metadata.transaction() as cursor:
+            row = cursor.execute("SELECT cache_id, parent FROM layer WHERE chain_id = ?", (chain_id,)).fetchone()
+        if row is None:
+            raise NotFound(f"layer {chain_id} not found")
+        return row[0], row[1]
+
+    def _cache_ids(self, chain_id: ChainID | None) -> list[str]:
+        """The directories of a chain, topmost first."""
+        result: list[str] = []
+        while chain_id is not None:
+            cache_id, chain_id = self._row(chain_id)
+            result.append(cache_id)
+        return result
+
+    def _lower_names(self, chain_id: ChainID) -> list[str]:
+        names: list[str] = []
+        for cache_id in self._cache_ids(chain_id):
+            with open(f"{self.root}/{cache_id}/link", encoding="ascii") as file:
+                names.append("l/" + file.read())
+        return names
+
+    # --- Layers -----------------------------------------------------------------------------------
+
+    def has_layer(self, chain_id: ChainID) -> bool:
+        with self._metadata.transaction() as cursor:
+            return cursor.execute("SELECT 1 FROM layer WHERE chain_id = ?", (chain_id,)).fetchone() is not None
+
+    def add_layer(self, chain_id: ChainID, diff_id: Digest, parent: ChainID | None, tar: BinaryIO) -> None:
+        """Idempotent. Raises DataCorrupt, InvalidArgument and ResourceExhausted; then nothing of it is left."""
+        if self.has_layer(chain_id):
+            return
+        try:
+            cache_id = self._make_directory(parent)
+        except OSError as error:
+            raise _full(error) from error
+        try:
+            reader = _HashingReader(tar)
+            size = apply_layer(reader, f"{self.root}/{cache_id}/diff")  # type: ignore[arg-type]
+            actual = reader.digest()
+            if actual != diff_id:
+                raise DataCorrupt(f"layer {diff_id}: its content hashes to {actual}")
+            with self._metadata.transaction() as cursor:
+                # Somebody else may have made the same layer meanwhile: the first one stays.
+                cursor.execute(
+                    "INSERT OR IGNORE INTO layer VALUES (?, ?, ?, ?, ?)", (chain_id, diff_id, parent, cache_id, size)
+                )
+                ours = cursor.rowcount == 1
+        except BaseException:
+            self._remove_directory(cache_id)
+            raise
+        if not ours:
+            self._remove_directory(cache_id)
+
+    def remove_layer(self, chain_id: ChainID) -> int:
+        """Remove a layer that nothing stands on; returns the bytes of file data that it had. Idempotent."""
+        with self._metadata.transaction() as cursor:
+            row = cursor.execute("SELECT cache_id, size FROM layer WHERE chain_id = ?", (chain_id,)).fetchone()
+            if row is None:
+                return 0
+            cursor.execute("DELETE FROM layer WHERE chain_id = ?", (chain_id,))
+        self._remove_directory(row[0])
+        return int(row[1])
+
+    def layers(self) -> dict[ChainID, ChainID | None]:
+        with self._metadata.transaction() as cursor:
+            return dict(cursor.execute("SELECT chain_id, parent FROM layer").fetchall())
+
+    def layer_sizes(self) -> dict[ChainID, int]:
+        """The bytes of file data of each layer."""
+        with self._metadata.transaction() as cursor:
+            return dict(cursor.execute("SELECT chain_id, size FROM layer").fetchall())
+
+    def used_layers(self) -> set[ChainID]:
+        """Those that containers stand on directly."""
+        with self._metadata.transaction() as cursor:
+            return {row[0] for row in cursor.execute("SELECT parent FROM container_layer WHERE parent IS NOT NULL")}
+
+    # --- Containers -------------------------------------------------------------------------------
+
+    def create_container(self, container_id: str, chain_id: ChainID | None) -> None:
+        """Make a writable layer over `chain_id`. Its root has the mode and the owner of the image's."""
+        try:
+            cache_id = self._make_directory(chain_id)
+        except OSError as error:
+            raise _full(error) from error
+        directory = f"{self.root}/{cache_id}"
+        try:
+            os.mkdir(f"{directory}/work", 0o700)
+            os.mkdir(f"{directory}/merged", 0o700)
+            if chain_id is not None:
+                below = os.stat(f"{self.root}/{self._row(chain_id)[0]}/diff")
+                os.chown(f"{directory}/diff", below.st_uid, below.st_gid)
+                os.chmod(f"{directory}/diff", stat.S_IMODE(below.st_mode))
+            with self._metadata.transaction() as cursor:
+                cursor.execute("INSERT INTO container_layer VALUES (?, ?, ?)", (container_id, cache_id, chain_id))
+        except OSError as error:
+            self._remove_directory(cache_id)
+            raise _full(error) from error
+        except BaseException:
+            self._remove_directory(cache_id)
+            raise
+
+    def _container(self, container_id: str) -> tuple[str, ChainID | None]:
+        with self._metadata.transaction() as cursor:
+            row = cursor.execute(
+                "SELECT cache_id, parent FROM container_layer WHERE container_id = ?", (container_id,)
+            ).fetchone()
+        if row is None:
+            raise NotFound(f"container {container_id} has no file system")
+        return row[0], row[1]
+
+    def has_container(self, container_id: str) -> bool:
+        with contextlib.suppress(NotFound):
+            return bool(self._container(container_id))
+        return False
+
+    def containers(self) -> set[str]:
+        """Every container that has a layer here."""
+        with self._metadata.transaction() as cursor:
+            return {row[0] for row in cursor.execute("SELECT container_id FROM container_layer")}
+
+    def mount(self, container_id: str) -> str:
+        """Mount at `merged`, on the host; returns the path. Idempotent. Raises Unavailable's kin from the kernel."""
+        cache_id, _ = self._container(container_id)
+        directory = f"{self.root}/{cache_id}"
+        merged = f"{directory}/merged"
+        if os.path.ismount(merged):
+            return merged
+        try:
+            with open(f"{directory}/lower", encoding="ascii") as file:
+                lower = [f"{self.root}/{name}" for name in file.read().split(":")]
+        except FileNotFoundError:
+            # An overlay has a lower layer at least: a container of an empty image stands on nothing.
+            os.makedirs(f"{directory}/empty", mode=0o755, exist_ok=True)
+            lower = [f"{directory}/empty"]
+        upper, work = f"{directory}/diff", f"{directory}/work"
+        options = f"lowerdir={':'.join(lower)},upperdir={upper},workdir={work}"
+        try:
+            if len(options) < _PAGE and not any(c in self.root for c in ",:\\"):
+                mount("overlay", merged, "overlay", 0, options)
+            else:
+                mount_overlay(merged, lower, upper, work)
+        except OSError as error:
+            raise _full(error, f"mount the file system of container {container_id[:12]}") from error
+        return merged
+
+    def unmount(self, container_id: str) -> None:
+        """Idempotent; lazily where something still uses it."""
+        cache_id, _ = self._container(container_id)
+        self._unmount(f"{self.root}/{cache_id}/merged")
+
+    @staticmethod
+    def _unmount(path: str) -> None:
+        while True:
+            try:
+                umount(path)
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                if error.errno == errno.EINVAL:  # Not mounted (any more).
+                    return
+                if error.errno != errno.EBUSY or not is_mounted(path):
+                    raise
+                umount(path, MNT_DETACH)
+
+    def remove_container(self, container_id: str) -> None:
+        """Idempotent."""
+        with self._metadata.transaction() as cursor:
+            row = cursor.execute(
+                "SELECT cache_id FROM container_layer WHERE container_id = ?", (container_id,)
+            ).fetchone()
+            if row is None:
+                return
+            cursor.execute("DELETE FROM container_layer WHERE container_id = ?", (container_id,))
+        self._remove_directory(row[0])
+
+    def graph_data(self, container_id: str) -> GraphData:
+        """As Docker's inspect shows a container: all layers below, topmost first."""
+        cache_id, parent = self._container(container_id)
+        directory = f"{self.root}/{cache_id}"
+        return GraphData(
+            id=container_id, lower_dir=":".join(f"{self.root}/{each}/diff" for each in self._cache_ids(parent)),
+            upper_dir=f"{directory}/diff", merged_dir=f"{directory}/merged", work_dir=f"{directory}/work",
+        )  # fmt: skip
+
+    def image_graph_data(self, chain_id: ChainID) -> GraphData:
+        """As Docker's inspect shows an image: its topmost layer over the others."""
+        own, *below = self._cache_ids(chain_id)
+        directory = f"{self.root}/{own}"
+        return GraphData(
+            lower_dir=":".join(f"{self.root}/{each}/diff" for each in below), upper_dir=f"{directory}/diff",
+            merged_dir=f"{directory}/merged", work_dir=f"{directory}/work",
+        )  # fmt: skip
+
+    def usage(self, container_id: str) -> int:
+        """Bytes of the files in the writable layer, each counted once however many names it has."""
+        cache_id, _ = self._container(container_id)
+        seen: set[int] = set()
+        total = 0
+        for at, _, files in os.walk(f"{self.root}/{cache_id}/diff"):
+            for name in files:
+                with contextlib.suppress(FileNotFoundError):
+                    found = os.lstat(f"{at}/{name}")
+                    if stat.S_ISREG(found.st_mode) and found.st_ino not in seen:
+                        seen.add(found.st_ino)
+                        total += found.st_size
+        return total
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "x", encoding="ascii") as file:
+        file.write(text)
+
+
+def _full(error: OSError, what: str = "make a layer") -> ResourceExhausted:
+    return ResourceExhausted(f"{what}: {(error.strerror or str(error)).lower()}")
