@@ -1,12 +1,13 @@
 """The event bus: what happens to containers, images, volumes and networks, told to whoever listens.
 
-The last 256 events are kept, as Docker keeps them, for a client that asks what happened since a moment. All of it
-runs on the engine's loop; a publisher never waits for a listener.
+The last 256 events are kept, as Docker keeps them, for a client that asks what happened since a moment. Listeners
+live on the engine's loop; a publisher, in whatever thread, never waits for one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -111,9 +112,11 @@ class Subscription:
 
 
 class EventBus:
-    """Publish and subscribe, on the engine's loop."""
+    """Publish and subscribe. Made on the engine's loop."""
 
     def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._past: deque[EventMessage] = deque(maxlen=_KEPT)
         self._subscriptions: set[Subscription] = set()
         self._closed = False
@@ -125,7 +128,13 @@ class EventBus:
         return len(self._subscriptions)
 
     def publish(self, type: str, action: str, id: str, attributes: Mapping[str, str] | None = None) -> None:  # noqa: A002
-        """Tell that `action` happened to the `type` (container, image, volume, network) with this id."""
+        """Tell what happened to a container, image, volume or network (`type`) with this id. From any thread."""
+        if threading.get_ident() == self._thread:
+            self._publish(type, action, id, attributes)
+        elif not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._publish, type, action, id, attributes)
+
+    def _publish(self, type: str, action: str, id: str, attributes: Mapping[str, str] | None) -> None:  # noqa: A002
         # Two events of one nanosecond would be one to a client that goes on from the last that it saw.
         now = self._last = max(time.time_ns(), self._last + 1)
         attributes = dict(sorted((attributes or {}).items()))

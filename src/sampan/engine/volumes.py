@@ -1,0 +1,215 @@
+"""Volumes: named directories that outlive their containers.
+
+A row says that the volume exists and with what labels; its data is `volumes/NAME/_data`. A volume is removed by
+renaming its directory away first: whatever the moment of a kill, it is there with all its data or it is going.
+Everything here blocks and may be called from several threads.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from sampan.core.metadata import Metadata
+from sampan.errors import Conflict, InvalidArgument, NotFound, ResourceExhausted, Unsupported
+
+ANONYMOUS_LABEL = "com.docker.volume.anonymous"
+_SCHEMA = (
+    """CREATE TABLE volume (
+        name TEXT PRIMARY KEY, created INTEGER NOT NULL, labels BLOB NOT NULL) WITHOUT ROWID""",
+)
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_LOCAL_OPTIONS = frozenset({"type", "o", "device", "size"})
+_GOING = ".removed-"
+"""What a directory that is being removed begins with; no name of a volume can begin with a dot."""
+
+Publish = Callable[[str, str, str, Mapping[str, str]], None]
+Using = Callable[[str], Sequence[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    """`created`: nanoseconds since the epoch. `mountpoint`: the directory with its data."""
+
+    name: str
+    created: int
+    mountpoint: str
+    labels: dict[str, str] = field(default_factory=dict)
+    labelled: bool = False
+    """Labels were given, if only an empty set of them: Docker's documents tell the two apart."""
+
+    @property
+    def anonymous(self) -> bool:
+        return ANONYMOUS_LABEL in self.labels
+
+
+class Volumes:
+    def __init__(self, metadata: Metadata, root: str, publish: Publish, using: Using) -> None:
+        """`root`: the directory of all volumes. `publish`: EventBus.publish. `using`: ids of the containers that name
+        a volume. Finishes what a kill has interrupted."""
+        self._metadata = metadata
+        self._root = root
+        self._publish = publish
+        self._using = using
+        self._lock = threading.RLock()
+        metadata.migrate("volume-1", _SCHEMA)
+        self._volumes: dict[str, Volume] = {}
+        with metadata.transaction() as cursor:
+            for name, created, labels in cursor.execute("SELECT name, created, labels FROM volume").fetchall():
+                self._volumes[name] = self._made(name, created, msgspec.json.decode(labels, type=dict[str, str] | None))
+        self._recover()
+
+    def _recover(self) -> None:
+        os.makedirs(self._root, mode=0o701, exist_ok=True)
+        for entry in os.listdir(self._root):
+            if entry.startswith(_GOING):
+                self._forget(entry.removeprefix(_GOING))
+                shutil.rmtree(f"{self._root}/{entry}", ignore_errors=True)
+            elif entry not in self._volumes and _NAME.fullmatch(entry):
+                # A creation that was interrupted left nothing inside; data without a row is a volume, as with Docker.
+                try:
+                    os.rmdir(f"{self._root}/{entry}/_data")
+                    os.rmdir(f"{self._root}/{entry}")
+                except OSError:
+                    if os.path.isdir(f"{self._root}/{entry}/_data"):
+                        self._record(self._made(entry, time.time_ns(), None))
+        for volume in self._volumes.values():
+            os.makedirs(volume.mountpoint, exist_ok=True)
+
+    def _made(self, name: str, created: int, labels: Mapping[str, str] | None) -> Volume:
+        return Volume(
+            name=name, created=created, mountpoint=f"{self._root}/{name}/_data", labels=dict(labels or {}),
+            labelled=labels is not None,
+        )  # fmt: skip
+
+    def _record(self, volume: Volume) -> None:
+        labels = msgspec.json.encode(volume.labels if volume.labelled else None)
+        with self._metadata.transaction() as cursor:
+            cursor.execute("INSERT INTO volume VALUES (?, ?, ?)", (volume.name, volume.created, labels))
+        self._volumes[volume.name] = volume
+
+    def _forget(self, name: str) -> None:
+        with self._metadata.transaction() as cursor:
+            cursor.execute("DELETE FROM volume WHERE name = ?", (name,))
+        self._volumes.pop(name, None)
+
+    def create(
+        self,
+        name: str,
+        labels: Mapping[str, str] | None = None,
+        *,
+        driver: str = "",
+        options: Mapping[str, str] | None = None,
+    ) -> Volume:
+        """The volume of that name, made if it is not there. Raises InvalidArgument, NotFound (no such driver),
+        Unsupported (an option of the local driver), ResourceExhausted."""
+        if driver not in ("", "local"):
+            raise NotFound(f'create {name}: error looking up volume plugin {driver}: plugin "{driver}" not found')
+        if len(name) == 1 and _NAME.fullmatch(name):
+            raise InvalidArgument(
+                f"create {name}: volume name is too short, names should be at least two alphanumeric characters"
+            )
+        if not _NAME.fullmatch(name):
+            raise InvalidArgument(
+                f'create {name}: "{name}" includes invalid characters for a local volume name, only '
+                '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
+            )
+        for option in options or {}:
+            if option not in _LOCAL_OPTIONS:
+                raise InvalidArgument(f'create {name}: invalid option: "{option}"')
+            raise Unsupported(f"create {name}: volume option {option} is not supported")
+        with self._lock:
+            known = self._volumes.get(name)
+            if known is not None:
+                return known
+            volume = self._made(name, time.time_ns(), labels)
+            try:
+                os.mkdir(f"{self._root}/{name}", 0o701)
+                os.mkdir(volume.mountpoint, 0o755)
+            except OSError as error:
+                raise ResourceExhausted(f"create {name}: {(error.strerror or '').lower()}") from error
+            self._record(volume)
+        self._publish("volume", "create", name, {"driver": "local"})
+        return volume
+
+    def anonymous(self, labels: Mapping[str, str] | None = None) -> Volume:
+        """A new volume with a name of its own, that `prune` and `rm -v` take away. Raises ResourceExhausted."""
+        return self.create(os.urandom(32).hex(), {**(labels or {}), ANONYMOUS_LABEL: ""})
+
+    def get(self, name: str) -> Volume:
+        """Raises NotFound."""
+        with self._lock:
+            if name not in self._volumes:
+                raise NotFound(f"get {name}: no such volume")
+            return self._volumes[name]
+
+    def list(self) -> list[Volume]:
+        """All of them, oldest first."""
+        with self._lock:
+            return sorted(self._volumes.values(), key=lambda volume: (volume.created, volume.name))
+
+    def users(self, name: str) -> Sequence[str]:
+        """Ids of the containers that name the volume, running or not."""
+        return self._using(name)
+
+    def remove(self, name: str, *, force: bool = False) -> None:
+        """Remove the volume and its data. Raises NotFound (unless `force`) and Conflict while a container names it."""
+        with self._lock:
+            if name not in self._volumes:
+                if force:
+                    return
+                raise NotFound(f"get {name}: no such volume")
+            users = self._using(name)
+            if users:
+                raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
+            going = f"{self._root}/{_GOING}{name}"
+            try:
+                os.rename(f"{self._root}/{name}", going)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                raise Conflict(f"remove {name}: {(error.strerror or '').lower()}") from error
+            self._forget(name)
+            # Inside the lock, as a new volume of the name may be removed next. What cannot be removed now goes
+            # when the engine starts next.
+            shutil.rmtree(going, ignore_errors=True)
+        self._publish("volume", "destroy", name, {"driver": "local"})
+
+    def prune(self, wanted: Callable[[Volume], bool]) -> tuple[tuple[str, ...], int]:
+        """Remove the volumes that are `wanted` and that no container names: their names and the bytes they held."""
+        names: tuple[str, ...] = ()
+        reclaimed = 0
+        for volume in self.list():
+            if not wanted(volume) or self._using(volume.name):
+                continue
+            size = self.usage(volume.name)
+            try:
+                self.remove(volume.name)
+            except (Conflict, NotFound):  # Taken into use, or removed, in the meantime.
+                continue
+            names += (volume.name,)
+            reclaimed += size
+        self._publish("volume", "prune", "", {"reclaimed": str(reclaimed)})
+        return names, reclaimed
+
+    def usage(self, name: str) -> int:
+        """Bytes that the volume's files have; a file with several names counts once."""
+        total = 0
+        seen: set[tuple[int, int]] = set()
+        for directory, _, files in os.walk(self.get(name).mountpoint):
+            for file in files:
+                try:
+                    status = os.lstat(f"{directory}/{file}")
+                except OSError:
+                    continue
+                if (status.st_dev, status.st_ino) not in seen:
+                    seen.add((status.st_dev, status.st_ino))
+                    total += status.st_size
+        return total
