@@ -14,6 +14,7 @@ from sampan.errors import DataCorrupt
 GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _BUFFER = 1 << 20
+_GZIP_ERROR: type[Exception] = cast(Any, isal_zlib).error
 
 
 def decompressed(stream: BinaryIO) -> BinaryIO:
@@ -21,7 +22,7 @@ def decompressed(stream: BinaryIO) -> BinaryIO:
     buffered: Any = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(cast(Any, stream), _BUFFER)
     head = buffered.peek(4)[:4]
     if head.startswith(GZIP_MAGIC):
-        return cast(BinaryIO, _Checked(igzip.IGzipFile(fileobj=buffered)))
+        return cast(BinaryIO, _Checked(igzip.IGzipFile(fileobj=buffered)))  # type: ignore[no-untyped-call]
     if head == ZSTD_MAGIC:
         reader = zstandard.ZstdDecompressor().stream_reader(buffered, read_across_frames=True, closefd=False)
         return cast(BinaryIO, _Checked(reader))
@@ -37,5 +38,5 @@ class _Checked:
     def read(self, size: int = -1) -> bytes:
         try:
             return bytes(self._reader.read(size))
-        except (EOFError, isal_zlib.error, gzip.BadGzipFile, zstandard.ZstdError, OSError) as error:
+        except (EOFError, _GZIP_ERROR, gzip.BadGzipFile, zstandard.ZstdError, OSError) as error:
             raise DataCorrupt(f"decompress the layer: {error}") from error

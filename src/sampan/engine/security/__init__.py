@@ -1,1 +1,1 @@
-"""The engine's default confinement of containers: capabilities, seccomp profile, hidden paths. Pure."""
+"""The engine's default confinement of containers: capabilities, seccomp profile, hidden paths, devices. Pure."""

@@ -1,0 +1,284 @@
+"""From a container's record to its OCI configuration. Pure: what it needs of the world comes as arguments."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+
+import msgspec
+
+from sampan.api.containers import HostConfig, Resources, words
+from sampan.engine.containers.record import MountPoint, Record
+from sampan.engine.security.confinement import ALL_DEVICES, DEVICE_RULES, confine
+from sampan.errors import InvalidArgument
+from sampan.oci.runtime import (
+    CPU,
+    BlockIO,
+    Box,
+    Capabilities,
+    Device,
+    DeviceCgroup,
+    Linux,
+    LinuxResources,
+    Memory,
+    Mount,
+    Namespace,
+    Pids,
+    Process,
+    Rlimit,
+    Root,
+    Spec,
+    User,
+)
+
+OCI_VERSION = "1.2.0"
+DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEFAULT_SHM = 64 << 20
+INIT_ANNOTATION = "sampan.init"
+_PERIOD = 100_000
+_UNLIMITED = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the record does not say. `root`: the mounted file system. `files`: hostname, hosts and resolv.conf by their
+    names. `network`: the network namespace's pin, or empty for the host's. `user`: looked up in the container."""
+
+    root: str
+    bundle: str
+    cgroup: str
+    network: str
+    user: User
+    cgroup2: bool
+
+
+def build_spec(record: Record, around: Surroundings) -> Spec:
+    """Raises InvalidArgument for a device that is not there, and what `confine` raises."""
+    host, config = record.host_config, record.config
+    confinement = confine(
+        host.security_opt or (), privileged=host.privileged, add=words(host.cap_add), drop=words(host.cap_drop),
+        masked_paths=host.masked_paths, readonly_paths=host.readonly_paths,
+    )  # fmt: skip
+    names = confinement.capabilities
+    # A user that is not root starts without: execve would take permitted ones away, and effective ones must not leak.
+    held = names if around.user.uid == 0 else ()
+    devices, rules = _devices(host)
+    annotations = dict(host.annotations or {})
+    if host.init:
+        annotations[INIT_ANNOTATION] = "true"
+    return Spec(
+        oci_version=OCI_VERSION,
+        root=Root(path=around.root, readonly=host.readonly_rootfs),
+        hostname="" if host.uts_mode == "host" else hostname(record),
+        domainname="" if host.uts_mode == "host" else config.domainname,
+        process=Process(
+            terminal=config.tty,
+            console_size=_box(host.console_size),
+            user=around.user,
+            args=(*words(config.entrypoint), *words(config.cmd)),
+            env=environment(record),
+            cwd=config.working_dir or "/",
+            capabilities=Capabilities(bounding=names, effective=held, permitted=held),
+            rlimits=_rlimits(host),
+            no_new_privileges=confinement.no_new_privileges,
+            oom_score_adj=host.oom_score_adj,
+        ),
+        mounts=(*_system_mounts(host), *_own_mounts(record, around)),
+        annotations=annotations,
+        linux=Linux(
+            namespaces=_namespaces(host, around),
+            cgroups_path=around.cgroup,
+            resources=_with_devices(resources(host), ALL_DEVICES if host.privileged else (*DEVICE_RULES, *rules)),
+            devices=devices,
+            masked_paths=confinement.masked_paths,
+            readonly_paths=confinement.readonly_paths,
+            seccomp=confinement.seccomp,
+            sysctl=dict(host.sysctls or {}),
+        ),
+    )
+
+
+def hostname(record: Record) -> str:
+    return record.config.hostname or record.id[:12]
+
+
+def environment(record: Record) -> tuple[str, ...]:
+    """What Docker sets, below what the image and the user do."""
+    given = record.config.env or ()
+    have = {entry.partition("=")[0] for entry in given}
+    first = [entry for entry in (DEFAULT_PATH,) if "PATH" not in have]
+    if "HOSTNAME" not in have:
+        first.append(f"HOSTNAME={hostname(record)}")
+    if record.config.tty and "TERM" not in have:
+        first.append("TERM=xterm")
+    return (*first, *given)
+
+
+def _box(size: tuple[int, int] | None) -> Box | None:
+    return Box(height=size[0], width=size[1]) if size and any(size) else None
+
+
+def _namespaces(host: HostConfig, around: Surroundings) -> tuple[Namespace, ...]:
+    result = [Namespace(type="mount")]
+    if around.network:
+        result.append(Namespace(type="network", path=around.network))
+    if host.uts_mode != "host":
+        result.append(Namespace(type="uts"))
+    if host.pid_mode != "host":
+        result.append(Namespace(type="pid"))
+    if host.ipc_mode != "host":
+        result.append(Namespace(type="ipc"))
+    private = host.cgroupns_mode == "private" or (not host.cgroupns_mode and around.cgroup2 and not host.privileged)
+    if private:
+        result.append(Namespace(type="cgroup"))
+    return tuple(result)
+
+
+def _system_mounts(host: HostConfig) -> list[Mount]:
+    safe = ("nosuid", "noexec", "nodev")
+    system = "rw" if host.privileged else "ro"
+    mounts = [
+        Mount(destination="/proc", type="proc", source="proc", options=safe),
+        Mount(
+            destination="/dev", type="tmpfs", source="tmpfs",
+            options=("nosuid", "strictatime", "mode=755", "size=65536k"),
+        ),
+        Mount(
+            destination="/dev/pts", type="devpts", source="devpts",
+            options=("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
+        ),
+        Mount(destination="/sys", type="sysfs", source="sysfs", options=(*safe, system)),
+        Mount(destination="/sys/fs/cgroup", type="cgroup", source="cgroup", options=(*safe, system)),
+    ]  # fmt: skip
+    if host.ipc_mode == "host":
+        mounts.append(Mount(destination="/dev/mqueue", type="bind", source="/dev/mqueue", options=("rbind",)))
+        mounts.append(Mount(destination="/dev/shm", type="bind", source="/dev/shm", options=("rbind",)))
+        mounts = [each for each in mounts if each.type != "bind" or os.path.isdir(each.source)]
+    else:
+        mounts.append(Mount(destination="/dev/mqueue", type="mqueue", source="mqueue", options=safe))
+        if host.ipc_mode != "none":
+            size = f"size={host.shm_size or DEFAULT_SHM}"
+            mounts.append(Mount(destination="/dev/shm", type="tmpfs", source="shm", options=(*safe, "mode=1777", size)))
+    return mounts
+
+
+def _own_mounts(record: Record, around: Surroundings) -> list[Mount]:
+    """The three files that the engine writes, and the user's mounts; what lies deeper is mounted later."""
+    taken = {point.destination for point in record.mounts}
+    readonly = "ro" if record.host_config.readonly_rootfs else "rw"
+    mounts = [
+        Mount(
+            destination=f"/etc/{name}", type="bind", source=f"{around.bundle}/{name}",
+            options=("rbind", "rprivate", readonly),
+        )
+        for name in ("resolv.conf", "hostname", "hosts")
+        if f"/etc/{name}" not in taken
+    ]  # fmt: skip
+    ordered = sorted(record.mounts, key=lambda point: point.destination.count("/"))
+    return [*mounts, *(_mount(point) for point in ordered)]
+
+
+def _mount(point: MountPoint) -> Mount:
+    if point.type == "tmpfs":
+        words_ = ("nosuid", "nodev", "noexec", *point.options, *(() if point.writable else ("ro",)))
+        return Mount(destination=point.destination, type="tmpfs", source="tmpfs", options=words_)
+    options = (
+        "rbind" if point.recursive else "bind",
+        point.propagation or "rprivate",
+        "rw" if point.writable else "ro",
+    )
+    return Mount(destination=point.destination, type="bind", source=point.source, options=options)
+
+
+def _rlimits(host: HostConfig) -> tuple[Rlimit, ...]:
+    return tuple(
+        Rlimit(
+            type=f"RLIMIT_{limit.name.upper()}",
+            soft=_UNLIMITED if limit.soft < 0 else limit.soft,
+            hard=_UNLIMITED if limit.hard < 0 else limit.hard,
+        )
+        for limit in host.ulimits or ()
+    )
+
+
+def _devices(host: HostConfig) -> tuple[tuple[Device, ...], tuple[DeviceCgroup, ...]]:
+    if host.privileged:
+        return tuple(_host_devices()), ()
+    devices: list[Device] = []
+    rules: list[DeviceCgroup] = []
+    for mapping in host.devices or ():
+        inside = mapping.path_in_container or mapping.path_on_host
+        found = [
+            (inside + path.removeprefix(mapping.path_on_host), path)
+            for path in (_tree(mapping.path_on_host) if os.path.isdir(mapping.path_on_host) else [mapping.path_on_host])
+        ]
+        for destination, path in found:
+            device = _device(path, destination)
+            if device is None:
+                raise InvalidArgument(
+                    f'error gathering device information while adding custom device "{path}": no such file or directory'
+                    if not os.path.lexists(path)
+                    else f'error gathering device information while adding custom device "{path}": not a device node'
+                )
+            devices.append(device)
+            rules.append(
+                DeviceCgroup(
+                    allow=True, type=device.type, major=device.major, minor=device.minor,
+                    access=mapping.cgroup_permissions or "rwm",
+                )
+            )  # fmt: skip
+    return tuple(devices), tuple(rules)
+
+
+def _tree(directory: str) -> list[str]:
+    return [f"{at}/{name}" for at, _, names in os.walk(directory) for name in names]
+
+
+def _device(path: str, destination: str) -> Device | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    kind = "c" if stat.S_ISCHR(found.st_mode) else "b" if stat.S_ISBLK(found.st_mode) else ""
+    if not kind:
+        return None
+    return Device(
+        type=kind, path=destination, major=os.major(found.st_rdev), minor=os.minor(found.st_rdev),
+        file_mode=stat.S_IMODE(found.st_mode), uid=found.st_uid, gid=found.st_gid,
+    )  # fmt: skip
+
+
+def _host_devices() -> list[Device]:
+    """Every device of the host's, but for terminals and what the container has of its own."""
+    own = ("/dev/pts/", "/dev/shm/", "/dev/fd/", "/dev/mqueue/", "/dev/console")
+    found = (_device(path, path) for path in _tree("/dev") if not path.startswith(own))
+    return [device for device in found if device is not None]
+
+
+def resources(limits: Resources) -> LinuxResources:
+    """The limits in the runtime specification's units; what is not set is left out."""
+    memory = Memory(
+        limit=limits.memory or None,
+        # Docker: without a word about swap, as much again as memory.
+        swap=limits.memory_swap or (limits.memory * 2 if limits.memory else None),
+        reservation=limits.memory_reservation or None,
+        swappiness=limits.memory_swappiness if limits.memory_swappiness != -1 else None,
+        disable_oom_killer=limits.oom_kill_disable or None,
+    )
+    quota, period = limits.cpu_quota or None, limits.cpu_period or None
+    if limits.nano_cpus:
+        quota, period = limits.nano_cpus * _PERIOD // 10**9, _PERIOD
+    cpu = CPU(
+        shares=limits.cpu_shares or None, quota=quota, period=period, cpus=limits.cpuset_cpus, mems=limits.cpuset_mems
+    )
+    return LinuxResources(
+        memory=memory if memory != Memory() else None,
+        cpu=cpu if cpu != CPU() else None,
+        pids=Pids(limit=limits.pids_limit) if limits.pids_limit is not None and limits.pids_limit != 0 else None,
+        block_io=BlockIO(weight=limits.blkio_weight) if limits.blkio_weight else None,
+    )
+
+
+def _with_devices(limits: LinuxResources, rules: tuple[DeviceCgroup, ...]) -> LinuxResources:
+    return msgspec.structs.replace(limits, devices=rules)

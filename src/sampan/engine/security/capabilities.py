@@ -1,0 +1,49 @@
+"""Which capabilities a container has: Docker's fourteen by default, what was added, less what was dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sampan.errors import InvalidArgument
+
+DEFAULT = (
+    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID",
+    "CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL",
+    "CAP_AUDIT_WRITE",
+)  # fmt: skip
+
+ALL = (
+    *DEFAULT,
+    "CAP_DAC_READ_SEARCH", "CAP_LINUX_IMMUTABLE", "CAP_NET_BROADCAST", "CAP_NET_ADMIN", "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER", "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_PTRACE", "CAP_SYS_PACCT", "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT", "CAP_SYS_NICE", "CAP_SYS_RESOURCE", "CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_LEASE",
+    "CAP_AUDIT_CONTROL", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG", "CAP_WAKE_ALARM", "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
+)  # fmt: skip
+
+
+def normalised(names: Iterable[str]) -> list[str]:
+    """In the kernel's spelling; `ALL` stays. Raises InvalidArgument for an unknown one."""
+    result: list[str] = []
+    for name in names:
+        upper = name.strip().upper()
+        if upper != "ALL":
+            upper = upper if upper.startswith("CAP_") else f"CAP_{upper}"
+            if upper not in ALL:
+                raise InvalidArgument(f'invalid capability: unknown capability: "{name}"')
+        result.append(upper)
+    return result
+
+
+def effective(add: Sequence[str], drop: Sequence[str], *, privileged: bool) -> tuple[str, ...]:
+    """What the container gets, in the order of `ALL`. Raises InvalidArgument."""
+    added, dropped = normalised(add), normalised(drop)
+    if privileged:
+        return ALL
+    if "ALL" in added:
+        chosen = set(ALL) - set(dropped)
+    elif "ALL" in dropped:
+        chosen = set(added)
+    else:
+        chosen = (set(DEFAULT) - set(dropped)) | set(added)
+    return tuple(name for name in ALL if name in chosen)
