@@ -8,7 +8,9 @@ the connection down. What had been read past the request goes along.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import struct
 from dataclasses import dataclass
 
 from sampan.engine.http.connection import Connection
@@ -18,6 +20,7 @@ from sampan.errors import Unavailable
 RAW_STREAM = "application/vnd.docker.raw-stream"
 MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream"
 _WRITE_TIMEOUT = 10.0
+_FRAME = struct.Struct(">BxxxL")
 
 
 @dataclass(frozen=True)
@@ -27,14 +30,28 @@ class Hijacked:
     fd: int
     received: bytes
 
+    def duplicate(self) -> int:
+        """One more descriptor of the connection, the caller's to close."""
+        return os.dup(self.fd)
+
+    def say(self, text: str, *, framed: bool) -> None:
+        """A last word to the client, on its error stream where there is one; lost if it does not read."""
+        data = text.encode("utf-8", "replace")
+        with contextlib.suppress(OSError):
+            os.write(self.fd, (_FRAME.pack(2, len(data)) if framed else b"") + data)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
 
 def stream_type(request: Request, *, tty: bool) -> str:
     """The Content-Type of a stream: API 1.42 and later tell a multiplexed one by its own name."""
     return MULTIPLEXED_STREAM if not tty and request.api_version >= (1, 42) else RAW_STREAM
 
 
-async def hijack(request: Request, content_type: str = RAW_STREAM) -> Hijacked:
-    """Answer the upgrade (101, or 200 for a client that did not ask for one) and take the connection.
+async def hijack(request: Request, content_type: str = RAW_STREAM, first: bytes = b"") -> Hijacked:
+    """Answer the upgrade (101, or 200 for a client that did not ask for one) and take the connection. `first`: what
+    goes out before anything that the taker writes.
 
     Raises Unavailable when the client has gone.
     """
@@ -52,7 +69,7 @@ async def hijack(request: Request, content_type: str = RAW_STREAM) -> Hijacked:
         )  # fmt: skip
     else:
         head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n"
-    transport.write(head.encode())
+    transport.write(head.encode() + first)
     deadline = asyncio.get_running_loop().time() + _WRITE_TIMEOUT
     while transport.get_write_buffer_size() and not transport.is_closing():
         if asyncio.get_running_loop().time() > deadline:

@@ -1,0 +1,100 @@
+"""What an engine finds when it starts: containers that live on, and such as ended while there was none."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sampan.core.tasks import Task
+from sampan.engine.containers.container import Container
+from sampan.errors import SampanError, Unavailable
+from sampan.shimapi import messages as msg
+
+if TYPE_CHECKING:
+    from sampan.engine.containers.service import Containers
+    from sampan.engine.services import Engine
+
+_log = logging.getLogger("sampan.containers")
+
+
+async def adopt(engine: Engine, containers: Containers) -> set[str]:
+    """Connect, or settle what is over. Returns the ids of the containers whose shims live."""
+    _remove_leftovers(engine, containers)
+    live: set[str] = set()
+    for container in containers.all():
+        try:
+            on_event, on_lost = containers.heard(container)
+            task = await Task.connect(engine.core.paths.shim(container.id), on_event, on_lost)
+        except SampanError as error:
+            if not isinstance(error, Unavailable):
+                _log.warning("container %s: %s", container.id[:12], error.message)
+            _settle(engine, containers, container)
+            continue
+        live.add(container.id)
+        _resume(containers, container, task)
+    return live
+
+
+def _remove_leftovers(engine: Engine, containers: Containers) -> None:
+    """Directories and file systems of containers that were never recorded, or whose removal was cut short."""
+    known = {container.id for container in containers.all()}
+    core = engine.core
+    for name in os.listdir(core.paths.containers):
+        if name not in known:
+            shutil.rmtree(f"{core.paths.containers}/{name}", ignore_errors=True)
+    for container_id in core.snapshots.containers() - known:
+        core.snapshots.remove_container(container_id)
+
+
+def _resume(containers: Containers, container: Container, task: Task) -> None:
+    state = task.initial
+    container.task = task
+    container.paused = state.status == msg.TaskStatus.PAUSED
+    container.restarting = state.status == msg.TaskStatus.RESTARTING
+    if state.status == msg.TaskStatus.STOPPED and state.exited is not None:
+        containers.ended(container, state.exited)
+        return
+    container.set_state(started_at=state.started_at, restart_count=state.restart_count, running=True)
+
+
+def _settle(engine: Engine, containers: Containers, container: Container) -> None:
+    """No shim: how did it end, if it ran?"""
+    if not container.record.state.running:
+        if container.record.host_config.auto_remove and container.record.state.finished_at:
+            containers.in_background(_remove(containers, container))
+        return
+    exited = _last_exit(engine, container)
+    if exited is None:
+        # The shim was killed, or the machine went down: nobody saw the end.
+        exited = msg.Exited(id=container.id, pid=0, exit_status=255, exited_at=time.time_ns())
+    exited = msgspec.structs.replace(exited, will_restart=False)
+    containers.ended(container, exited)
+    policy = container.record.host_config.restart_policy.name
+    if policy == "always" or (policy == "unless-stopped" and not container.record.state.stopped_by_user):
+        containers.in_background(_start_again(containers, container))
+
+
+def _last_exit(engine: Engine, container: Container) -> msg.Exited | None:
+    with contextlib.suppress(OSError, msgspec.DecodeError):
+        with open(engine.core.paths.exit_file(container.id), "rb") as file:
+            exited = msgspec.json.decode(file.read(), type=msg.Exited)
+        if exited.started_at >= container.record.state.started_at or exited.will_restart:
+            return exited
+    return None
+
+
+async def _start_again(containers: Containers, container: Container) -> None:
+    await container.next_end()
+    with contextlib.suppress(SampanError):
+        await containers.start(container)
+
+
+async def _remove(containers: Containers, container: Container) -> None:
+    with contextlib.suppress(SampanError):
+        await containers.remove(container, volumes=True)

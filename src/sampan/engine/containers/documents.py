@@ -1,0 +1,303 @@
+"""List and inspect: a container as Docker's clients want to see it, and the filters of the list."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sampan.api import container_documents as api
+from sampan.api.containers import EndpointSettings, PortBinding, words
+from sampan.engine.containers.container import Container
+from sampan.engine.containers.record import rfc3339
+from sampan.engine.containers.starting import network_of
+from sampan.errors import InvalidArgument, NotFound, SampanError
+from sampan.network.endpoints import PortBinding as Published
+
+if TYPE_CHECKING:
+    from sampan.engine.services import Engine
+
+_FILTERS = (
+    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "label", "name", "network", "publish", "since",
+    "status", "volume",
+)  # fmt: skip
+_STATUSES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
+
+
+def status_text(container: Container, now: int | None = None) -> str:
+    """`Up 5 minutes`, `Exited (0) 2 hours ago`, …"""
+    now = time.time_ns() if now is None else now
+    state = container.record.state
+    match container.status:
+        case "created":
+            return "Created"
+        case "removing":
+            return "Removal In Progress"
+        case "dead":
+            return "Dead"
+        case "restarting":
+            return f"Restarting ({state.exit_code}) {duration(now - state.finished_at)} ago"
+        case "exited":
+            return f"Exited ({state.exit_code}) {duration(now - state.finished_at)} ago"
+        case "paused":
+            return f"Up {duration(now - state.started_at)} (Paused)"
+        case _:
+            return f"Up {duration(now - state.started_at)}"
+
+
+def duration(nanoseconds: int) -> str:
+    """In Docker's words, rounded down."""
+    seconds = max(0, nanoseconds) // 1_000_000_000
+    if seconds < 1:
+        return "Less than a second"
+    if seconds == 1:
+        return "1 second"
+    if seconds < 60:
+        return f"{seconds} seconds"
+    minutes = seconds // 60
+    if minutes == 1:
+        return "About a minute"
+    if minutes < 60:
+        return f"{minutes} minutes"
+    hours = (seconds + 1800) // 3600
+    if hours == 1:
+        return "About an hour"
+    if hours < 48:
+        return f"{hours} hours"
+    for size, name in ((24 * 7 * 2, "days"), (24 * 30 * 2, "weeks"), (24 * 365 * 2, "months")):
+        if hours < size:
+            return f"{hours // {'days': 24, 'weeks': 24 * 7, 'months': 24 * 30}[name]} {name}"
+    return f"{hours // (24 * 365)} years"
+
+
+def _mounts(container: Container) -> tuple[api.SummaryMount, ...]:
+    return tuple(
+        api.SummaryMount(
+            type=point.type,
+            name=point.name if point.type == "volume" else msgspec.UNSET,
+            source=point.source,
+            destination=point.destination,
+            driver="local" if point.type == "volume" else msgspec.UNSET,
+            mode=point.mode,
+            rw=point.writable,
+            propagation=point.propagation,
+        )
+        for point in container.record.mounts
+    )
+
+
+def _networks(container: Container) -> dict[str, EndpointSettings]:
+    network = network_of(container.record.host_config.network_mode)
+    known = container.record.endpoints or {network: EndpointSettings()}
+    if container.running:
+        return known
+    # Without a process there is no endpoint; which network it will be on is known all the same.
+    return {name: EndpointSettings(network_id=each.network_id) for name, each in known.items()}
+
+
+def _command(container: Container) -> str:
+    config = container.record.config
+    parts = [*words(config.entrypoint), *words(config.cmd)]
+    return " ".join(f"'{part}'" if " " in part else part for part in parts)
+
+
+def summary(engine: Engine, container: Container, *, size: bool = False) -> api.ContainerSummary:
+    record = container.record
+    bindings = engine.network.bindings(record.id)
+    published = {(each.container_port, each.protocol) for each in bindings}
+    ports = [
+        api.Port(ip=each.host_ip, private_port=each.container_port, public_port=each.host_port, type=each.protocol)
+        for each in bindings
+    ]
+    for name in record.config.exposed_ports or {} if container.running else ():
+        port, _, protocol = name.partition("/")
+        if port.isdigit() and (int(port), protocol or "tcp") not in published:
+            ports.append(api.Port(private_port=int(port), type=protocol or "tcp"))
+    return api.ContainerSummary(
+        id=record.id,
+        names=(f"/{record.name}",),
+        image=_image_name(engine, container),
+        image_id=record.image,
+        command=_command(container),
+        created=record.created // 1_000_000_000,
+        ports=tuple(ports),
+        size_rw=engine.core.snapshots.usage(record.id) if size else msgspec.UNSET,
+        size_root_fs=_size_root_fs(engine, container) if size else msgspec.UNSET,
+        labels=record.config.labels or {},
+        state=container.status,
+        status=status_text(container),
+        host_config=api.SummaryHostConfig(network_mode=_network_mode(container)),
+        network_settings=api.SummaryNetworks(networks=_networks(container)),
+        mounts=_mounts(container),
+    )
+
+
+def _network_mode(container: Container) -> str:
+    return network_of(container.record.host_config.network_mode)
+
+
+def _image_name(engine: Engine, container: Container) -> str:
+    """The name that it was created by, as long as that still means the same image."""
+    record = container.record
+    try:
+        if engine.core.images.get(record.config.image).id == record.image:
+            return record.config.image
+    except SampanError:
+        pass
+    return record.image
+
+
+def _size_root_fs(engine: Engine, container: Container) -> int:
+    own: int = engine.core.snapshots.usage(container.id)
+    try:
+        return own + int(engine.core.images.get(container.record.image).size)
+    except NotFound:
+        return own
+
+
+def inspect(engine: Engine, container: Container, *, size: bool = False) -> api.ContainerInspect:
+    record, paths = container.record, engine.core.paths
+    state, bundle = record.state, engine.core.paths.bundle(record.id)
+    command = (*words(record.config.entrypoint), *words(record.config.cmd))
+    endpoints = _networks(container)
+    first = next(iter(endpoints.values()), EndpointSettings())
+    endpoint = engine.network.endpoint(record.id)
+    graph = engine.core.snapshots.graph_data(record.id)
+    config = (
+        record.config if record.config.hostname else msgspec.structs.replace(record.config, hostname=record.id[:12])
+    )
+    log = record.host_config.log_config
+    host = record.host_config
+    if not log.type:
+        host = msgspec.structs.replace(host, log_config=msgspec.structs.replace(log, type=engine.config.log_driver))
+    if not host.restart_policy.name:
+        host = msgspec.structs.replace(host, restart_policy=msgspec.structs.replace(host.restart_policy, name="no"))
+    return api.ContainerInspect(
+        id=record.id,
+        created=rfc3339(record.created),
+        path=command[0] if command else "",
+        args=command[1:],
+        state=api.State(
+            status=container.status, running=container.running, paused=container.paused,
+            restarting=container.restarting, oom_killed=state.oom_killed, dead=container.dead, pid=container.pid,
+            exit_code=state.exit_code, error=state.error, started_at=rfc3339(state.started_at),
+            finished_at=rfc3339(state.finished_at),
+        ),
+        image=record.image,
+        resolv_conf_path=f"{bundle}/resolv.conf",
+        hostname_path=f"{bundle}/hostname",
+        hosts_path=f"{bundle}/hosts",
+        log_path=paths.log(record.id) if host.log_config.type == "json-file" else "",
+        name=f"/{record.name}",
+        restart_count=state.restart_count,
+        exec_ids=tuple(engine.execs.of_container(record.id)) or None,
+        host_config=host,
+        graph_driver=api.GraphDriver(data=msgspec.to_builtins(graph)),
+        size_rw=engine.core.snapshots.usage(record.id) if size else msgspec.UNSET,
+        size_root_fs=_size_root_fs(engine, container) if size else msgspec.UNSET,
+        mounts=_mounts(container),
+        config=config,
+        network_settings=api.NetworkSettings(
+            sandbox_id=endpoint.sandbox_id if endpoint else "",
+            sandbox_key=endpoint.path if endpoint else "",
+            ports=_ports(engine, container),
+            endpoint_id=first.endpoint_id,
+            gateway=first.gateway,
+            ip_address=first.ip_address,
+            ip_prefix_len=first.ip_prefix_len,
+            mac_address=first.mac_address,
+            networks=endpoints,
+        ),
+    )  # fmt: skip
+
+
+def _ports(engine: Engine, container: Container) -> dict[str, tuple[PortBinding, ...] | None]:
+    result: dict[str, tuple[PortBinding, ...] | None] = {}
+    if container.running:
+        for name in container.record.config.exposed_ports or {}:
+            result[name if "/" in name else f"{name}/tcp"] = None
+    bindings: tuple[Published, ...] = engine.network.bindings(container.id)
+    for each in bindings:
+        key = f"{each.container_port}/{each.protocol}"
+        binding = PortBinding(host_ip=each.host_ip, host_port=str(each.host_port))
+        result[key] = (*(result.get(key) or ()), binding)
+    return result
+
+
+# --- Filters -----------------------------------------------------------------------------------------------
+
+
+def listed(engine: Engine, filters: Mapping[str, list[str]], *, all_: bool, limit: int) -> list[Container]:
+    """The containers of `GET /containers/json`, the newest first. Raises InvalidArgument for an unknown filter."""
+    for name in filters:
+        if name not in _FILTERS:
+            raise InvalidArgument(f"invalid filter '{name}'")
+    for name in ("health", "is-task", "publish", "expose"):
+        if filters.get(name):
+            raise InvalidArgument(f"filter {name} is not supported yet")
+    for status in filters.get("status", ()):
+        if status not in _STATUSES:
+            raise InvalidArgument(f"invalid filter 'status={status}'")
+    containers = engine.containers.all()
+    if not all_ and limit <= 0 and not {"status", "exited"} & set(filters):
+        containers = [each for each in containers if each.running]
+    containers = _between(engine, containers, filters)
+    images = {_image_id(engine, name) for name in filters.get("ancestor", ())}
+    found = [each for each in containers if _matches(each, filters) and (not images or each.record.image in images)]
+    return found[:limit] if limit > 0 else found
+
+
+def _image_id(engine: Engine, name: str) -> str:
+    try:
+        return str(engine.core.images.get(name).id)
+    except SampanError:
+        return name
+
+
+def _between(engine: Engine, containers: list[Container], filters: Mapping[str, list[str]]) -> list[Container]:
+    for name in filters.get("before", ())[:1]:
+        moment = engine.containers.resolve(name).record.created
+        containers = [each for each in containers if each.record.created < moment]
+    for name in filters.get("since", ())[:1]:
+        moment = engine.containers.resolve(name).record.created
+        containers = [each for each in containers if each.record.created > moment]
+    return containers
+
+
+def _matches(container: Container, filters: Mapping[str, list[str]]) -> bool:
+    record = container.record
+    labels = record.config.labels or {}
+
+    def has(name: str, test: object) -> bool:
+        wanted = filters.get(name)
+        return not wanted or any(test(value) for value in wanted)  # type: ignore[operator]
+
+    return (
+        has("id", record.id.startswith)
+        and has("name", lambda value: _name_matches(value, record.name))
+        and has("status", lambda value: value == container.status)
+        and has("exited", lambda value: container.status == "exited" and str(record.state.exit_code) == value)
+        and has("volume", lambda value: any(value in (each.name, each.destination) for each in record.mounts))
+        and has("network", lambda value: value in _network_names(container))
+        and all(labelled(labels, value) for value in filters.get("label", ()))
+    )
+
+
+def _network_names(container: Container) -> set[str]:
+    return {_network_mode(container), *(each.network_id for each in container.record.endpoints.values())}
+
+
+def _name_matches(pattern: str, name: str) -> bool:
+    try:
+        return re.search(pattern, name) is not None or re.search(pattern, f"/{name}") is not None
+    except re.error:
+        raise InvalidArgument(f"invalid filter 'name={pattern}'") from None
+
+
+def labelled(labels: Mapping[str, str], wanted: str) -> bool:
+    """`key`, or `key=value`."""
+    key, separator, value = wanted.partition("=")
+    return key in labels and (not separator or labels[key] == value)

@@ -1,0 +1,512 @@
+"""The containers service: every container that there is, and what can be done to it.
+
+Each change of a container holds its lock. Its end comes as an event from its shim, whenever it wants.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Coroutine, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from sampan.api.containers import ContainerConfig, CreateRequest, HostConfig, UpdateRequest
+from sampan.core.tasks import Task
+from sampan.engine.blocking import run_blocking
+from sampan.engine.containers import accept, starting
+from sampan.engine.containers.adoption import adopt
+from sampan.engine.containers.container import Container, End
+from sampan.engine.containers.copyup import fill_volumes
+from sampan.engine.containers.mounts import wanted_mounts, with_volumes
+from sampan.engine.containers.names import random_name
+from sampan.engine.containers.record import MountPoint, Record, Records
+from sampan.engine.containers.signals import parse_signal
+from sampan.engine.containers.spec import resources
+from sampan.errors import (
+    CommandNotExecutable,
+    CommandNotFound,
+    Conflict,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    NotModified,
+    SampanError,
+)
+from sampan.oci.reference import parse_reference
+from sampan.shimapi import messages as msg
+
+if TYPE_CHECKING:
+    from sampan.engine.services import Engine
+
+_DEFAULT_STOP_TIMEOUT = 10
+_KILL_TIMEOUT = 30.0
+
+
+@dataclass(frozen=True)
+class Counts:
+    """For `info`."""
+
+    running: int
+    paused: int
+    stopped: int
+    total: int
+
+
+class Containers:
+    def __init__(self, engine: Engine) -> None:
+        """Reads the records; `adopt` then finds out how things stand."""
+        self._engine = engine
+        self._records = Records(engine.core.metadata)
+        self._containers = {record.id: Container(record, self._records.replace) for record in self._records.all()}
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def adopt(self) -> set[str]:
+        """Once, before the API answers: connect to living shims, learn of ends that were missed, start what must run.
+        Returns the ids of those that live."""
+        return await adopt(self._engine, self)
+
+    async def close(self) -> None:
+        """The engine goes; the containers stay."""
+        for work in list(self._background):
+            work.cancel()
+        for container in self._containers.values():
+            container.drop_pending()
+            if container.task is not None:
+                container.task.close()
+
+    # --- Looking up -------------------------------------------------------------------------------
+
+    def all(self) -> list[Container]:
+        """The newest first."""
+        return [self._containers[record.id] for record in self._records.all()]
+
+    def records(self) -> list[Record]:
+        return list(self._records.all())
+
+    def counts(self) -> Counts:
+        statuses = [container.status for container in self._containers.values()]
+        paused = statuses.count("paused")
+        running = statuses.count("running") + statuses.count("restarting")
+        return Counts(running, paused, len(statuses) - running - paused, len(statuses))
+
+    def using_image(self, image_id: str) -> list[Record]:
+        return [record for record in self._records.all() if record.image == image_id]
+
+    def is_running(self, container_id: str) -> bool:
+        container = self._containers.get(container_id)
+        return container is not None and container.running
+
+    def using_volume(self, name: str) -> list[str]:
+        return [
+            record.id
+            for record in self._records.all()
+            if any(point.type == "volume" and point.name == name for point in record.mounts)
+        ]
+
+    def resolve(self, name_or_id: str) -> Container:
+        """By id, name, or a unique beginning of the id. Raises NotFound in Docker's words."""
+        found = self._containers.get(name_or_id)
+        if found is not None:
+            return found
+        record = self._records.by_name(name_or_id.removeprefix("/"))
+        if record is None and name_or_id:
+            candidates = self._records.by_prefix(name_or_id)
+            if len(candidates) > 1:
+                raise InvalidArgument(f"multiple IDs found with provided prefix: {name_or_id}")
+            record = candidates[0] if candidates else None
+        if record is None:
+            raise NotFound(f"No such container: {name_or_id}")
+        return self._containers[record.id]
+
+    def forget(self, container: Container) -> None:
+        """It is removed."""
+        self._records.remove(container.id)
+        self._containers.pop(container.id, None)
+
+    # --- Create -----------------------------------------------------------------------------------
+
+    async def create(self, request: CreateRequest, name: str = "", platform: str = "") -> Container:
+        """Raises InvalidArgument, Unsupported, NotFound (no such image), Conflict (the name); then nothing is left."""
+        if not request.image:
+            raise InvalidArgument("invalid reference format")
+        if name:
+            name = accept.check_name(name)
+            holder = self._records.by_name(name)
+            if holder is not None:
+                # Said before anything is made; `Records.add` says it again where two come at once.
+                raise Conflict(
+                    f'Conflict. The container name "/{name}" is already in use by container "{holder.id}". You have to '
+                    "remove (or rename) that container to be able to reuse that name."
+                )
+        accept.check(request)
+        name = name or random_name(lambda each: self._records.by_name(each) is not None)
+        record = await run_blocking(self._make, request, name, platform)
+        container = Container(record, self._records.replace)
+        self._containers[record.id] = container
+        self.publish(container, "create")
+        return container
+
+    def _make(self, request: CreateRequest, name: str, platform: str) -> Record:
+        core = self._engine.core
+        image = core.images.get(request.image)
+        if platform and image.config.architecture and platform.partition("/")[2].partition("/")[0] not in (
+            "", image.config.architecture,
+        ):  # fmt: skip
+            raise NotFound(
+                f"image with reference {request.image} was found but its platform "
+                f"({image.config.os}/{image.config.architecture}) does not match the specified platform ({platform})"
+            )
+        config = msgspec.convert(
+            msgspec.structs.asdict(request), type=ContainerConfig, from_attributes=True
+        )  # fmt: skip
+        config = accept.merged(config, image.config.run)
+        host = request.host_config or HostConfig()
+        if not host.network_mode:
+            host = msgspec.structs.replace(host, network_mode="default")
+        starting_network = starting.network_of(host.network_mode)
+        self._engine.network.network(starting_network)
+        container_id = os.urandom(32).hex()
+        with contextlib.ExitStack() as undo:
+            points = with_volumes(wanted_mounts(host, tuple(config.volumes or {})), self._engine.volumes)
+            undo.callback(self._remove_anonymous, points)
+            core.snapshots.create_container(container_id, image.top)
+            undo.callback(core.snapshots.remove_container, container_id)
+            bundle = core.paths.bundle(container_id)
+            os.mkdir(bundle, 0o710)
+            undo.callback(shutil.rmtree, bundle, ignore_errors=True)
+            fill_volumes(core.snapshots, container_id, points)
+            record = Record(
+                id=container_id, name=name, created=time.time_ns(), image=image.id, config=config, host_config=host,
+                mounts=points,
+            )  # fmt: skip
+            self._records.add(record)
+            undo.pop_all()
+        return record
+
+    def _remove_anonymous(self, points: Iterable[MountPoint]) -> None:
+        for point in points:
+            if point.type == "volume" and point.anonymous and not self.using_volume(point.name):
+                with contextlib.suppress(SampanError):
+                    self._engine.volumes.remove(point.name)
+
+    # --- Start and end ----------------------------------------------------------------------------
+
+    async def start(self, container: Container) -> None:
+        """Raises NotModified if it runs, Conflict if it is paused or going; else what `starting.start` raises."""
+        async with container.lock:
+            await self._start(container)
+
+    async def _start(self, container: Container) -> None:
+        if container.removing:
+            raise Conflict("container is marked for removal and cannot be started")
+        if container.paused:
+            raise Conflict("cannot start a paused container, try unpause instead")
+        if container.running:
+            raise NotModified(f"container {container.id} is running")
+        early: list[msg.Event] = []
+
+        def on_event(event: msg.Event) -> None:
+            # The end may come before `start` has come back with the task.
+            if container.task is None:
+                early.append(event)
+            else:
+                self._heard(container, event)
+
+        try:
+            task = await starting.start(self._engine, container, on_event, lambda: self._lost(container))
+        except SampanError as error:
+            self._not_started(container, error)
+            raise
+        container.task = task
+        container.set_state(
+            started_at=task.started_at, running=True, error="", exit_code=0, oom_killed=False, stopped_by_user=False,
+            restart_count=0,
+        )  # fmt: skip
+        self.publish(container, "start")
+        for event in early:
+            self._heard(container, event)
+
+    def _not_started(self, container: Container, error: SampanError) -> None:
+        code = 127 if isinstance(error, CommandNotFound) else 126 if isinstance(error, CommandNotExecutable) else 128
+        container.drop_pending()
+        container.set_state(exit_code=code, error=error.message, running=False, finished_at=time.time_ns())
+        container.tell_ended(End(code, error.message))
+        if container.record.host_config.auto_remove:
+            self.in_background(self._remove_ended(container))
+
+    def heard(self, container: Container) -> tuple[Any, Any]:
+        """The two callbacks for `Task.connect`."""
+        return (lambda event: self._heard(container, event)), (lambda: self._lost(container))
+
+    def _heard(self, container: Container, event: msg.Event) -> None:
+        match event:
+            case msg.Exited():
+                self.ended(container, event)
+            case msg.Started():
+                container.restarting = False
+                if container.task is not None:
+                    container.task.pid = event.pid
+                container.set_state(started_at=event.started_at, restart_count=event.restart_count, running=True)
+                self.publish(container, "start")
+            case msg.ExecExited():
+                self._engine.execs.ended(container, event)
+            case msg.OutOfMemory():
+                self.publish(container, "oom")
+            case msg.Detached():
+                self.publish(container, "detach")
+
+    def _lost(self, container: Container) -> None:
+        """The shim's connection ended without a word: it was killed, and its container with it."""
+        if container.task is None:
+            return
+        self.ended(
+            container,
+            msg.Exited(
+                id=container.id, pid=container.task.pid, exit_status=137, exited_at=time.time_ns(),
+                error="the shim has died",
+            ),
+        )  # fmt: skip
+
+    def ended(self, container: Container, exited: msg.Exited) -> None:
+        """The process has ended: for good, or until the shim starts it again."""
+        container.paused = False
+        state = container.record.state
+        ran = max(0, exited.exited_at - state.started_at) // 1_000_000_000
+        container.set_state(
+            exit_code=exited.exit_status, finished_at=exited.exited_at, oom_killed=exited.oom_killed,
+            error=exited.error, restart_count=exited.restart_count, running=exited.will_restart,
+            stopped_by_user=state.stopped_by_user or exited.stopped_by_user,
+        )  # fmt: skip
+        self.publish(container, "die", {"exitCode": str(exited.exit_status), "execDuration": str(ran)})
+        if exited.will_restart:
+            container.restarting = True
+            container.tell_ended(End(exited.exit_status))
+            return
+        container.restarting = False
+        task, container.task = container.task, None
+        self._engine.execs.container_ended(container)
+        self.in_background(self._clean_up(container, task, End(exited.exit_status)))
+
+    async def _clean_up(self, container: Container, task: Task | None, end: End) -> None:
+        """Give back what a run took. Those who wait are told when it is done: what comes next finds it free."""
+        if task is not None:
+            with contextlib.suppress(SampanError):
+                await task.shutdown()
+        await self.release(container)
+        container.tell_ended(end)
+        if container.record.host_config.auto_remove:
+            await self._remove_ended(container)
+
+    async def release(self, container: Container) -> None:
+        """The network's and the file system's part of a run that is over. Idempotent."""
+        core = self._engine.core
+        with contextlib.suppress(SampanError, OSError):
+            await self._engine.sandboxes.release(container.id)
+        with contextlib.suppress(SampanError, OSError):
+            await run_blocking(core.snapshots.unmount, container.id)
+        shutil.rmtree(core.paths.shim(container.id), ignore_errors=True)
+
+    async def _remove_ended(self, container: Container) -> None:
+        with contextlib.suppress(SampanError):
+            await self.remove(container, volumes=True)
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    # --- Signals ----------------------------------------------------------------------------------
+
+    def live(self, container: Container) -> Task:
+        """Raises Conflict in Docker's words if it does not run."""
+        if container.task is None:
+            raise Conflict(f"container {container.id} is not running")
+        return container.task
+
+    def stop_signal(self, container: Container) -> int:
+        return parse_signal(container.record.config.stop_signal or "SIGTERM")
+
+    async def kill(self, container: Container, signal: int) -> None:
+        """Raises Conflict if it does not run."""
+        if container.task is None:
+            raise Conflict(f"cannot kill container: {container.id}: container {container.id} is not running")
+        stop = signal in (9, self.stop_signal(container))
+        if stop:
+            container.set_state(stopped_by_user=True)
+        try:
+            await container.task.kill(signal, stop=stop)
+        except NotFound:
+            raise Conflict(f"cannot kill container: {container.id}: container {container.id} is not running") from None
+        self.publish(container, "kill", {"signal": str(signal)})
+
+    async def stop(self, container: Container, timeout: int | None = None, signal: str = "") -> None:
+        """Signal, wait, and kill when the time is up. Raises NotModified if it does not run."""
+        if container.task is None:
+            raise NotModified(f"container {container.id} is not running")
+        async with container.lock:
+            await self._stop(container, timeout, signal)
+        self.publish(container, "stop")
+
+    async def _stop(self, container: Container, timeout: int | None, signal: str) -> None:
+        if container.task is None:
+            return
+        if timeout is None:
+            configured = container.record.config.stop_timeout
+            timeout = _DEFAULT_STOP_TIMEOUT if configured is None else configured
+        number = parse_signal(signal) if signal else self.stop_signal(container)
+        ended = asyncio.ensure_future(_end(container))
+        container.set_state(stopped_by_user=True)
+        try:
+            with contextlib.suppress(NotFound, Conflict):
+                await container.task.kill(number, stop=True)
+                self.publish(container, "kill", {"signal": str(number)})
+            if container.paused and container.task is not None:
+                await container.task.resume()
+                container.paused = False
+            done, _ = await asyncio.wait({ended}, timeout=None if timeout < 0 else timeout)
+            if done:
+                return
+            with contextlib.suppress(NotFound, Conflict):
+                if container.task is not None:
+                    await container.task.kill(9, stop=True)
+                    self.publish(container, "kill", {"signal": "9"})
+            done, _ = await asyncio.wait({ended}, timeout=_KILL_TIMEOUT)
+            if not done:
+                raise Internal(f"container {container.id}: it does not die")
+        finally:
+            ended.cancel()
+
+    async def restart(self, container: Container, timeout: int | None = None, signal: str = "") -> None:
+        async with container.lock:
+            # A container that removes itself at its end would be gone between the two.
+            auto_remove = container.record.host_config.auto_remove
+            if auto_remove:
+                raise Conflict(f"cannot restart container {container.id}: it is removed when it stops")
+            if container.task is not None:
+                await self._stop(container, timeout, signal)
+            await self._start(container)
+        self.publish(container, "restart")
+
+    async def pause(self, container: Container) -> None:
+        async with container.lock:
+            task = self.live(container)
+            if container.paused:
+                raise Conflict(f"container {container.id} is already paused")
+            await task.pause()
+            container.paused = True
+        self.publish(container, "pause")
+
+    async def unpause(self, container: Container) -> None:
+        async with container.lock:
+            if not container.paused or container.task is None:
+                raise Conflict(f"container {container.id} is not paused")
+            await container.task.resume()
+            container.paused = False
+        self.publish(container, "unpause")
+
+    # --- Other changes ----------------------------------------------------------------------------
+
+    async def rename(self, container: Container, name: str) -> None:
+        if not name:
+            raise InvalidArgument("Neither old nor new names may be empty")
+        name = accept.check_name(name)
+        async with container.lock:
+            holder = self._records.by_name(name)
+            if holder is not None and holder.id == container.id:
+                raise InvalidArgument("Renaming a container with the same name as its current name")
+            if holder is not None:
+                raise Conflict(
+                    f'Error when allocating new name: Conflict. The container name "/{name}" is already in use by '
+                    f'container "{holder.id}". You have to remove (or rename) that container to be able to reuse that '
+                    "name."
+                )
+            old = container.name
+            container.update(name=name)
+        self.publish(container, "rename", {"oldName": f"/{old}"})
+
+    async def update(self, container: Container, request: UpdateRequest) -> None:
+        """Change limits and the restart policy."""
+        accept.check_resources(request)
+        async with container.lock:
+            changes = {
+                field: getattr(request, field)
+                for field in ("cpu_shares", "memory", "nano_cpus", "cpu_period", "cpu_quota", "cpuset_cpus",
+                              "cpuset_mems", "memory_reservation", "memory_swap", "pids_limit", "blkio_weight")
+                if getattr(request, field)
+            }  # fmt: skip
+            if request.restart_policy is not None and request.restart_policy.name:
+                changes["restart_policy"] = request.restart_policy
+            host = msgspec.structs.replace(container.record.host_config, **changes)
+            if container.task is not None:
+                old = container.record
+                container.record = msgspec.structs.replace(container.record, host_config=host)
+                policy = starting.restart_policy(container)
+                container.record = old
+                await container.task.update(resources=resources(host), restart=policy)
+            container.update(host_config=host)
+        self.publish(container, "update")
+
+    async def remove(self, container: Container, *, force: bool = False, volumes: bool = False) -> None:
+        """Raises Conflict if it runs and `force` is not set. `volumes`: its anonymous ones too."""
+        if container.removing:
+            raise Conflict(f"removal of container {container.name} is already in progress")
+        async with container.lock:
+            if container.id not in self._containers:
+                return
+            if container.running and not force:
+                state = "paused" if container.paused else "restarting" if container.restarting else "running"
+                advice = {
+                    "paused": "unpause and then stop the container before removing or force remove",
+                }.get(state, "stop the container before removing or force remove")
+                raise Conflict(f'cannot remove container "/{container.name}": container is {state}: {advice}')
+            container.removing = True
+            try:
+                if container.task is not None:
+                    await self._stop(container, 0, "SIGKILL")
+                await self.release(container)
+                await run_blocking(self._remove_files, container, volumes)
+            finally:
+                container.removing = False
+        container.drop_pending()
+        self.publish(container, "destroy")
+        container.tell_removed(End(container.record.state.exit_code))
+
+    def _remove_files(self, container: Container, volumes: bool) -> None:
+        core = self._engine.core
+        core.snapshots.remove_container(container.id)
+        shutil.rmtree(core.paths.bundle(container.id), ignore_errors=True)
+        # The row at last: what a kill leaves before that is removed with the container once more.
+        self.forget(container)
+        if volumes:
+            self._remove_anonymous(container.record.mounts)
+
+    def publish(self, container: Container, action: str, attributes: dict[str, str] | None = None) -> None:
+        """An event about a container, with Docker's attributes: image, name and labels."""
+        record = container.record
+        self._engine.events.publish(
+            "container",
+            action,
+            record.id,
+            {**(record.config.labels or {}), "image": record.config.image, "name": record.name, **(attributes or {})},
+        )
+
+
+async def _end(container: Container) -> End:
+    """The end for good: a container that is started again has not stopped."""
+    while True:
+        end = await container.next_end()
+        if container.task is None:
+            return end
+
+
+def image_shown(name: str) -> str:
+    """An image's name as Docker shows it in lists."""
+    with contextlib.suppress(InvalidArgument):
+        return parse_reference(name).familiar
+    return name

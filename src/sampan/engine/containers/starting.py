@@ -1,0 +1,247 @@
+"""A start, stage by stage. What each stage makes is taken back, in reverse, when a later one fails."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sampan.api.containers import EndpointSettings
+from sampan.core.tasks import Task
+from sampan.engine.blocking import run_blocking
+from sampan.engine.containers.accept import port_requests
+from sampan.engine.containers.container import Container
+from sampan.engine.containers.spec import Surroundings, build_spec, hostname
+from sampan.engine.containers.users import resolve_user
+from sampan.errors import InvalidArgument, SampanError
+from sampan.linux.cgroup import hierarchies
+from sampan.network import files
+from sampan.network.endpoints import Endpoint, Published
+from sampan.network.ports import close_all
+from sampan.oci.runtime import User
+from sampan.shimapi.messages import (
+    Create,
+    Event,
+    LogConfig,
+    RestartName,
+    RestartPolicy,
+    Spawn,
+    WindowSize,
+)
+
+if TYPE_CHECKING:
+    from sampan.engine.services import Engine
+
+_log = logging.getLogger("sampan.containers")
+_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+class Stages:
+    """Measures the stages of a start for the debug log."""
+
+    def __init__(self) -> None:
+        self._begin = self._last = time.perf_counter()
+        self._stages: list[str] = []
+
+    def done(self, name: str) -> None:
+        now = time.perf_counter()
+        self._stages.append(f"{name} {(now - self._last) * 1000:.2f}")
+        self._last = now
+
+    def __str__(self) -> str:
+        return f"{', '.join(self._stages)}, all {(self._last - self._begin) * 1000:.2f} ms"
+
+
+def network_of(mode: str) -> str:
+    """The network's name for a container's network mode."""
+    return "bridge" if mode in ("", "default") else mode
+
+
+async def start(
+    engine: Engine, container: Container, on_event: Callable[[Event], None], on_lost: Callable[[], None]
+) -> Task:
+    """Start a container that does not run. On failure everything is as it was before.
+
+    Raises the kinds of its stages, with Docker's words before what the runtime says.
+    """
+    record = container.record
+    stages = Stages()
+    attachments = container.take_pending()
+    async with contextlib.AsyncExitStack() as undo:
+        descriptors = [descriptor for descriptor, _ in attachments]
+        give_up = undo.enter_context(_Descriptors(descriptors))
+        network = network_of(record.host_config.network_mode)
+        endpoint: Endpoint | None = None
+        if network != "host":
+            endpoint = await engine.sandboxes.take(network, record.id, mac=record.config.mac_address)
+            undo.push_async_callback(engine.sandboxes.release, record.id)
+        stages.done("network")
+        published = Published()
+        requests = (
+            port_requests(record.host_config, record.config.exposed_ports or {}) if endpoint and endpoint.ip else []
+        )
+        if requests and endpoint is not None:
+            published = await run_blocking(engine.network.publish, endpoint, requests, record.name)
+            stages.done("ports")
+        held = undo.enter_context(_Descriptors(list(published.sockets)))
+        undo.callback(_take_back, engine, record.id)
+        create = await run_blocking(_prepare, engine, container, endpoint)
+        stages.done("files")
+        spawn = Spawn(
+            create=msgspec.structs.replace(
+                create, attachments=tuple(each for _, each in attachments), held=len(published.sockets)
+            )
+        )
+        give_up.keep()
+        held.keep()
+        try:
+            task: Task = await engine.spawner.spawn(
+                spawn, attachments=descriptors, held=published.sockets, on_event=on_event, on_lost=on_lost
+            )
+        except SampanError as error:
+            raise _runtime_error(error) from error
+        stages.done("spawn")
+        undo.pop_all()
+    container.update(endpoints={network: _settings(engine, endpoint, network)})
+    _log.debug("start %s: %s", record.id[:12], stages)
+    return task
+
+
+class _Descriptors:
+    """Closes descriptors at the end, unless somebody else has taken them."""
+
+    def __init__(self, descriptors: list[int]) -> None:
+        self._descriptors = descriptors
+
+    def keep(self) -> None:
+        self._descriptors = []
+
+    def __enter__(self) -> _Descriptors:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        close_all(self._descriptors)
+
+
+def _runtime_error(error: SampanError) -> SampanError:
+    """With what Docker's engine puts around a runtime's message; its clients look for what is inside."""
+    return type(error)(
+        "failed to create task for container: failed to create shim task: OCI runtime create failed: "
+        f"runc create failed: unable to start container process: {error.message}: unknown"
+    )
+
+
+def _prepare(engine: Engine, container: Container, endpoint: Endpoint | None) -> Create:
+    """Everything on disk that the shim needs. Blocks."""
+    record, paths = container.record, engine.core.paths
+    bundle = paths.bundle(record.id)
+    root = engine.core.snapshots.mount(record.id)
+    _write_files(engine, container, bundle, endpoint)
+    user = User()
+    if record.config.user or record.host_config.group_add:
+        user = resolve_user(root, record.config.user, record.host_config.group_add or ())
+    else:
+        user = resolve_user(root, "")
+    spec = build_spec(
+        record,
+        Surroundings(
+            root=root, bundle=bundle, cgroup=f"/sampan/{record.id}", network=endpoint.path if endpoint else "",
+            user=user, cgroup2=hierarchies().unified,
+        ),
+    )  # fmt: skip
+    with open(f"{bundle}/config.json", "wb") as file:
+        file.write(msgspec.json.encode(spec))
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(paths.exit_file(record.id))
+    os.makedirs(paths.shim(record.id), mode=0o700, exist_ok=True)
+    config, host = record.config, record.host_config
+    window = host.console_size
+    return Create(
+        id=record.id,
+        bundle=bundle,
+        state_root=paths.runtime,
+        run_dir=paths.shim(record.id),
+        exit_path=paths.exit_file(record.id),
+        terminal=config.tty,
+        stdin=config.open_stdin,
+        stdin_once=config.stdin_once,
+        window=WindowSize(width=window[1], height=window[0]) if window and any(window) else None,
+        log=log_config(engine, container),
+        restart=restart_policy(container),
+    )
+
+
+def restart_policy(container: Container) -> RestartPolicy:
+    policy = container.record.host_config.restart_policy
+    return RestartPolicy(name=RestartName(policy.name or "no"), maximum_retry_count=policy.maximum_retry_count)
+
+
+def log_config(engine: Engine, container: Container) -> LogConfig:
+    """The container's own settings, or the engine's. Raises InvalidArgument."""
+    own = container.record.host_config.log_config
+    driver = own.type or engine.config.log_driver
+    options = dict(own.config or {}) if own.type else {**engine.config.log_opts, **(own.config or {})}
+    if driver == "none":
+        return LogConfig(driver="none")
+    return LogConfig(
+        driver=driver,
+        path=engine.core.paths.log(container.id),
+        max_size=parse_size(options.get("max-size", "0")),
+        max_file=int(options.get("max-file", "1")),
+    )
+
+
+def parse_size(text: str) -> int:
+    """`10m` in bytes; `-1` is none. Raises InvalidArgument."""
+    number, unit = text.rstrip("bBkKmMgG"), text[len(text.rstrip("bBkKmMgG")) :].lower()[:1]
+    try:
+        return max(0, int(float(number) * _UNITS[unit]))
+    except (ValueError, KeyError):
+        raise InvalidArgument(f"invalid size: '{text}'") from None
+
+
+def _write_files(engine: Engine, container: Container, bundle: str, endpoint: Endpoint | None) -> None:
+    record, config = container.record, engine.config
+    host = record.host_config
+    gateway = endpoint.gateway if endpoint is not None else "127.0.0.1"
+    if endpoint is None:
+        hosts = files.host_hosts(host.extra_hosts or (), gateway)
+    else:
+        hosts = files.hosts(
+            hostname(record), record.config.domainname, endpoint.ip, host.extra_hosts or (), gateway
+        )  # fmt: skip
+    texts = {
+        "hostname": files.hostname(hostname(record)),
+        "hosts": hosts,
+        "resolv.conf": files.resolv_conf(
+            files.host_resolv_conf(), host.dns or config.dns, host.dns_search or config.dns_search,
+            host.dns_options or config.dns_opts, filter_loopback=endpoint is not None,
+        ),
+    }  # fmt: skip
+    for name, text in texts.items():
+        # In place: the file may be bound into a container that is on its way down.
+        with open(f"{bundle}/{name}", "w", encoding="utf-8") as file:
+            file.write(text)
+
+
+def _take_back(engine: Engine, container_id: str) -> None:
+    """What `_prepare` made, as far as it came."""
+    with contextlib.suppress(SampanError, OSError):
+        engine.core.snapshots.unmount(container_id)
+    shutil.rmtree(engine.core.paths.shim(container_id), ignore_errors=True)
+
+
+def _settings(engine: Engine, endpoint: Endpoint | None, network: str) -> EndpointSettings:
+    info = engine.network.network(network)
+    if endpoint is None:
+        return EndpointSettings(network_id=info.id)
+    return EndpointSettings(
+        network_id=info.id, endpoint_id=endpoint.id, gateway=endpoint.gateway, ip_address=endpoint.ip,
+        ip_prefix_len=endpoint.prefix, mac_address=endpoint.mac,
+    )  # fmt: skip

@@ -1,0 +1,265 @@
+"""The container endpoints of the Engine API."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import msgspec
+from aiohttp import web
+
+from sampan.api.container_documents import PruneReport
+from sampan.api.containers import CreateRequest, CreateResponse, UpdateRequest, UpdateResponse, WaitError, WaitResponse
+from sampan.engine.blocking import run_blocking
+from sampan.engine.containers import documents, logs
+from sampan.engine.containers.container import Container, End
+from sampan.engine.containers.detach import parse_detach_keys
+from sampan.engine.containers.signals import parse_signal
+from sampan.engine.containers.starting import log_config
+from sampan.engine.containers.top import top
+from sampan.engine.http.hijack import MULTIPLEXED_STREAM, RAW_STREAM, hijack, stream_type
+from sampan.engine.http.request import Request, json_response
+from sampan.engine.http.router import HEADERS, RouteDef
+from sampan.errors import Conflict, InvalidArgument, SampanError, Unsupported
+from sampan.shimapi import messages as msg
+
+if TYPE_CHECKING:
+    from sampan.engine.services import Engine
+
+
+class ContainerRoutes:
+    """One method an endpoint."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def _resolve(self, request: Request) -> Container:
+        return self._engine.containers.resolve(request.match_info["id"])
+
+    # --- Reading ----------------------------------------------------------------------------------
+
+    async def list(self, request: Request) -> web.StreamResponse:
+        found = documents.listed(
+            self._engine, request.filters(), all_=request.flag("all"), limit=request.integer("limit", 0) or 0
+        )
+        size = request.flag("size")
+        if size:
+            return json_response(
+                await run_blocking(lambda: [documents.summary(self._engine, each, size=True) for each in found])
+            )
+        return json_response([documents.summary(self._engine, each) for each in found])
+
+    async def inspect(self, request: Request) -> web.StreamResponse:
+        container = self._resolve(request)
+        return json_response(documents.inspect(self._engine, container, size=request.flag("size")))
+
+    async def top(self, request: Request) -> web.StreamResponse:
+        container = self._resolve(request)
+        task = self._engine.containers.live(container)
+        response = top(await task.pids(), request.text_parameter("ps_args"))
+        self._engine.containers.publish(container, "top")
+        return json_response(response)
+
+    async def logs(self, request: Request) -> web.StreamResponse:
+        container = self._resolve(request)
+        tail = request.text_parameter("tail", "all")
+        query = logs.Query(
+            stdout=request.flag("stdout"),
+            stderr=request.flag("stderr"),
+            tail=int(tail) if tail.isdigit() else -1,
+            since=_moment(request.text_parameter("since")),
+            until=_moment(request.text_parameter("until")),
+            timestamps=request.flag("timestamps"),
+            framed=not container.record.config.tty,
+        )
+        if not query.stdout and not query.stderr:
+            raise InvalidArgument("Bad parameters: you must choose at least one stream")
+        config = log_config(self._engine, container)
+        if config.driver != "json-file":
+            raise Unsupported("configured logging driver does not support reading")
+        lines, offset = await run_blocking(logs.read, config.path, query)
+        kind = MULTIPLEXED_STREAM if query.framed and request.api_version >= (1, 42) else RAW_STREAM
+        response = web.StreamResponse(headers={**HEADERS, "Content-Type": kind})
+        await response.prepare(request)
+        await response.write(b"".join(map(query.render, lines)))
+        if request.flag("follow"):
+            async for more in logs.follow(config.path, query, offset, lambda: container.running):
+                await response.write(b"".join(map(query.render, more)))
+        return response
+
+    async def stats(self, request: Request) -> web.StreamResponse:
+        raise Unsupported("container stats are not supported yet")
+
+    # --- Life -------------------------------------------------------------------------------------
+
+    async def create(self, request: Request) -> web.StreamResponse:
+        document = await request.document(CreateRequest)
+        container = await self._engine.containers.create(
+            document, request.text_parameter("name"), request.text_parameter("platform")
+        )
+        return json_response(CreateResponse(id=container.id), status=201)
+
+    async def start(self, request: Request) -> web.StreamResponse:
+        await self._engine.containers.start(self._resolve(request))
+        return web.Response(status=204)
+
+    async def stop(self, request: Request) -> web.StreamResponse:
+        container = self._resolve(request)
+        await self._engine.containers.stop(container, request.integer("t"), request.text_parameter("signal"))
+        return web.Response(status=204)
+
+    async def restart(self, request: Request) -> web.StreamResponse:
+        container = self._resolve(request)
+        await self._engine.containers.restart(container, request.integer("t"), request.text_parameter("signal"))
+        return web.Response(status=204)
+
+    async def kill(self, request: Request) -> web.StreamResponse:
+        container = self._resolve(request)
+        await self._engine.containers.kill(container, parse_signal(request.text_parameter("signal") or "SIGKILL"))
+        return web.Response(status=204)
+
+    async def pause(self, request: Request) -> web.StreamResponse:
+        await self._engine.containers.pause(self._resolve(request))
+        return web.Response(status=204)
+
+    async def unpause(self, request: Request) -> web.StreamResponse:
+        await self._engine.containers.unpause(self._resolve(request))
+        return web.Response(status=204)
+
+    async def rename(self, request: Request) -> web.StreamResponse:
+        await self._engine.containers.rename(self._resolve(request), request.text_parameter("name"))
+        return web.Response(status=204)
+
+    async def update(self, request: Request) -> web.StreamResponse:
+        await self._engine.containers.update(self._resolve(request), await request.document(UpdateRequest))
+        return json_response(UpdateResponse())
+
+    async def delete(self, request: Request) -> web.StreamResponse:
+        if request.flag("link"):
+            raise Unsupported("removing links is not supported")
+        container = self._resolve(request)
+        await self._engine.containers.remove(container, force=request.flag("force"), volumes=request.flag("v"))
+        return web.Response(status=204)
+
+    async def prune(self, request: Request) -> web.StreamResponse:
+        filters = request.filters()
+        for name in filters:
+            if name not in ("label", "label!", "until"):
+                raise InvalidArgument(f"invalid filter '{name}'")
+        if "until" in filters or "label!" in filters:
+            raise Unsupported("prune filters until and label! are not supported yet")
+        deleted: list[str] = []
+        reclaimed = 0
+        for container in self._engine.containers.all():
+            labels = container.record.config.labels or {}
+            if container.running or not all(documents.labelled(labels, each) for each in filters.get("label", ())):
+                continue
+            size = await run_blocking(self._engine.core.snapshots.usage, container.id)
+            with contextlib.suppress(SampanError):
+                await self._engine.containers.remove(container)
+                deleted.append(container.id)
+                reclaimed += size
+        return json_response(PruneReport(containers_deleted=tuple(deleted) or None, space_reclaimed=reclaimed))
+
+    async def wait(self, request: Request) -> web.StreamResponse:
+        """The head goes out at once, so that the client knows that its wait stands before it starts the container."""
+        container = self._resolve(request)
+        condition = request.text_parameter("condition") or "not-running"
+        if condition not in ("not-running", "next-exit", "removed"):
+            raise InvalidArgument(f'invalid condition: "{condition}"')
+        if condition == "removed":
+            waiting = container.removal()
+        elif condition == "next-exit" or container.running:
+            waiting = container.next_end()
+        else:
+            waiting = _now(End(container.record.state.exit_code))
+        response = web.StreamResponse(headers={**HEADERS, "Content-Type": "application/json"})
+        await response.prepare(request)
+        end = await waiting
+        error = WaitError(message=end.error) if end.error else None
+        await response.write(msgspec.json.encode(WaitResponse(status_code=end.exit_code, error=error)) + b"\n")
+        return response
+
+    # --- Terminals --------------------------------------------------------------------------------
+
+    async def resize(self, request: Request) -> web.StreamResponse:
+        container = self._resolve(request)
+        height, width = request.integer("h", 0) or 0, request.integer("w", 0) or 0
+        if container.task is None:
+            raise Conflict(f"cannot resize a stopped container: container {container.id} is not running")
+        await container.task.resize(msg.WindowSize(width=width, height=height))
+        return web.Response(status=200)
+
+    async def attach(self, request: Request) -> web.StreamResponse | None:
+        """The connection goes to the shim; one that comes before the start waits for it."""
+        container = self._resolve(request)
+        if container.paused:
+            raise Conflict(f"container {container.id} is paused, unpause the container before attach")
+        if container.restarting:
+            raise Conflict(f"container {container.id} is restarting, wait until the container is running")
+        keys = parse_detach_keys(request.text_parameter("detachKeys"))
+        config = container.record.config
+        stream, stdin = request.flag("stream"), request.flag("stdin")
+        stdout, stderr = request.flag("stdout"), request.flag("stderr")
+        history = b""
+        if request.flag("logs"):
+            query = logs.Query(stdout=stdout, stderr=stderr, framed=not config.tty)
+            lines, _ = await run_blocking(logs.read, self._engine.core.paths.log(container.id), query)
+            history = b"".join(map(query.render, lines))
+        taken = await hijack(request, stream_type(request, tty=config.tty), history)
+        attachment = msg.Attachment(
+            stdin=stdin and stream and config.open_stdin, stdout=stdout and stream, stderr=stderr and stream,
+            framed=not config.tty, received=taken.received, detach_keys=keys,
+        )  # fmt: skip
+        self._engine.containers.publish(container, "attach")
+        if container.task is not None:
+            with contextlib.suppress(SampanError):
+                await container.task.attach(attachment, taken.fd)
+        else:
+            container.pending.append((taken.fd, attachment))
+        return None
+
+    async def unsupported(self, request: Request) -> web.StreamResponse:
+        """Known, and not done yet: copies, exports and changes of a container's file system."""
+        self._resolve(request)
+        name = request.path.rpartition("/")[2]
+        raise Unsupported(f"container {name} is not supported yet")
+
+
+def _moment(text: str) -> int:
+    return logs.parse_time(text) if text and text != "0" else 0
+
+
+async def _now(end: End) -> End:
+    return end
+
+
+def routes(engine: Engine) -> list[RouteDef]:
+    """`/containers`."""
+    on = ContainerRoutes(engine)
+    return [
+        RouteDef("GET", "/containers/json", on.list),
+        RouteDef("POST", "/containers/create", on.create),
+        RouteDef("POST", "/containers/prune", on.prune),
+        RouteDef("GET", "/containers/{id}/json", on.inspect),
+        RouteDef("GET", "/containers/{id}/top", on.top),
+        RouteDef("GET", "/containers/{id}/logs", on.logs, cancellable=True),
+        RouteDef("GET", "/containers/{id}/stats", on.stats, cancellable=True),
+        RouteDef("POST", "/containers/{id}/start", on.start),
+        RouteDef("POST", "/containers/{id}/stop", on.stop),
+        RouteDef("POST", "/containers/{id}/restart", on.restart),
+        RouteDef("POST", "/containers/{id}/kill", on.kill),
+        RouteDef("POST", "/containers/{id}/pause", on.pause),
+        RouteDef("POST", "/containers/{id}/unpause", on.unpause),
+        RouteDef("POST", "/containers/{id}/rename", on.rename),
+        RouteDef("POST", "/containers/{id}/update", on.update),
+        RouteDef("POST", "/containers/{id}/wait", on.wait, cancellable=True),
+        RouteDef("POST", "/containers/{id}/resize", on.resize),
+        RouteDef("POST", "/containers/{id}/attach", on.attach),
+        RouteDef("DELETE", "/containers/{id}", on.delete),
+        RouteDef("GET", "/containers/{id}/changes", on.unsupported),
+        RouteDef("GET", "/containers/{id}/export", on.unsupported),
+        RouteDef("GET", "/containers/{id}/archive", on.unsupported),
+        RouteDef("HEAD", "/containers/{id}/archive", on.unsupported),
+        RouteDef("PUT", "/containers/{id}/archive", on.unsupported),
+    ]
