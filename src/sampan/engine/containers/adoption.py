@@ -77,7 +77,7 @@ def _settle(engine: Engine, containers: Containers, container: Container) -> Non
     containers.ended(container, exited)
     policy = container.record.host_config.restart_policy.name
     if policy == "always" or (policy == "unless-stopped" and not container.record.state.stopped_by_user):
-        containers.in_background(_start_again(containers, container))
+        containers.to_revive.append(container)
 
 
 def _last_exit(engine: Engine, container: Container) -> msg.Exited | None:
@@ -87,12 +87,6 @@ def _last_exit(engine: Engine, container: Container) -> msg.Exited | None:
         if exited.started_at >= container.record.state.started_at or exited.will_restart:
             return exited
     return None
-
-
-async def _start_again(containers: Containers, container: Container) -> None:
-    await container.next_end()
-    with contextlib.suppress(SampanError):
-        await containers.start(container)
 
 
 async def _remove(containers: Containers, container: Container) -> None:

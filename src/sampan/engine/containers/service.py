@@ -65,11 +65,25 @@ class Containers:
         self._records = Records(engine.core.metadata)
         self._containers = {record.id: Container(record, self._records.replace) for record in self._records.all()}
         self._background: set[asyncio.Task[None]] = set()
+        self.to_revive: list[Container] = []
+        """What `adopt` found ended that must run again, by its restart policy."""
 
     async def adopt(self) -> set[str]:
-        """Once, before the API answers: connect to living shims, learn of ends that were missed, start what must run.
-        Returns the ids of those that live."""
+        """Once, before the API answers: connect to living shims, learn of ends that were missed. Returns the ids of
+        those that live."""
         return await adopt(self._engine, self)
+
+    async def revive(self) -> None:
+        """After `adopt`, when the network stands: start again what must run, when its last run is cleaned up."""
+        if self._background:
+            await asyncio.wait(set(self._background))
+        revived, self.to_revive = self.to_revive, []
+        for container in revived:
+            self.in_background(self._revive(container))
+
+    async def _revive(self, container: Container) -> None:
+        with contextlib.suppress(SampanError):
+            await self.start(container)
 
     async def close(self) -> None:
         """The engine goes; the containers stay."""
@@ -162,9 +176,7 @@ class Containers:
                 f"image with reference {request.image} was found but its platform "
                 f"({image.config.os}/{image.config.architecture}) does not match the specified platform ({platform})"
             )
-        config = msgspec.convert(
-            msgspec.structs.asdict(request), type=ContainerConfig, from_attributes=True
-        )  # fmt: skip
+        config = ContainerConfig(**{name: getattr(request, name) for name in ContainerConfig.__struct_fields__})
         config = accept.merged(config, image.config.run)
         host = request.host_config or HostConfig()
         if not host.network_mode:
