@@ -139,9 +139,12 @@ class Volumes:
         self._publish("volume", "create", name, {"driver": "local"})
         return volume
 
-    def anonymous(self, labels: Mapping[str, str] | None = None) -> Volume:
-        """A new volume with a name of its own, that `prune` and `rm -v` take away. Raises ResourceExhausted."""
-        return self.create(os.urandom(32).hex(), {**(labels or {}), ANONYMOUS_LABEL: ""})
+    def anonymous(
+        self, labels: Mapping[str, str] | None = None, *, driver: str = "", options: Mapping[str, str] | None = None
+    ) -> Volume:
+        """A new volume with a name of its own, that `prune` and `rm -v` take away. Raises as `create`."""
+        labels = {**(labels or {}), ANONYMOUS_LABEL: ""}
+        return self.create(os.urandom(32).hex(), labels, driver=driver, options=options)
 
     def get(self, name: str) -> Volume:
         """Raises NotFound."""

@@ -1,0 +1,97 @@
+"""`/volumes`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from aiohttp import web
+
+from sampan.api import volumes as api
+from sampan.engine.blocking import run_blocking
+from sampan.engine.http.filters import boolean_filter, known_filters, labels_match
+from sampan.engine.http.request import Request, json_response
+from sampan.engine.http.router import RouteDef
+from sampan.engine.services import Engine
+from sampan.engine.timestamps import rfc3339_seconds
+from sampan.engine.volumes import Volume
+from sampan.errors import Unsupported
+
+_FILTERS = frozenset({"dangling", "driver", "label", "label!", "name"})
+_PRUNE_FILTERS = frozenset({"all", "label", "label!"})
+
+
+def document(volume: Volume, usage: api.VolumeUsage | None = None) -> api.VolumeDocument:
+    """A volume as clients see it; `usage` for /system/df alone."""
+    shown = api.VolumeDocument(
+        created_at=rfc3339_seconds(volume.created), mountpoint=volume.mountpoint, name=volume.name,
+        labels=volume.labels if volume.labelled else None,
+    )  # fmt: skip
+    if usage is None:
+        return shown
+    return msgspec.structs.replace(shown, usage_data=usage)
+
+
+class VolumeRoutes:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def list(self, request: Request) -> web.Response:
+        filters = known_filters(request.filters(), _FILTERS)
+        found = await run_blocking(self._found, filters)
+        return json_response(api.VolumeList(volumes=tuple(document(each) for each in found)))
+
+    def _found(self, filters: Mapping[str, Sequence[str]]) -> Sequence[Volume]:
+        dangling = boolean_filter(filters, "dangling")
+        return [
+            volume
+            for volume in self._engine.volumes.list()
+            if ("name" not in filters or any(each in volume.name for each in filters["name"]))
+            and ("driver" not in filters or "local" in filters["driver"])
+            and labels_match(volume.labels, filters)
+            and (dangling is None or dangling != bool(self._engine.volumes.users(volume.name)))
+        ]
+
+    async def create(self, request: Request) -> web.Response:
+        wanted = await request.document(api.VolumeCreateRequest)
+        if wanted.cluster_volume_spec is not None:
+            raise Unsupported("cluster volumes are not supported")
+        volumes = self._engine.volumes
+        if wanted.name:
+            volume = await run_blocking(
+                volumes.create, wanted.name, wanted.labels, driver=wanted.driver, options=wanted.driver_opts
+            )
+        else:
+            volume = await run_blocking(
+                volumes.anonymous, wanted.labels, driver=wanted.driver, options=wanted.driver_opts
+            )
+        return json_response(document(volume), 201)
+
+    async def inspect(self, request: Request) -> web.Response:
+        return json_response(document(self._engine.volumes.get(request.match_info["name"])))
+
+    async def remove(self, request: Request) -> web.Response:
+        await run_blocking(self._engine.volumes.remove, request.match_info["name"], force=request.flag("force"))
+        return web.Response(status=204)
+
+    async def prune(self, request: Request) -> web.Response:
+        """The anonymous ones that no container names; with `all` (and for clients before API 1.42) named ones too."""
+        filters = known_filters(request.filters(), _PRUNE_FILTERS)
+        everything = boolean_filter(filters, "all") or request.api_version < (1, 42)
+
+        def wanted(volume: Volume) -> bool:
+            return (everything or volume.anonymous) and labels_match(volume.labels, filters)
+
+        names, reclaimed = await run_blocking(self._engine.volumes.prune, wanted)
+        return json_response(api.VolumesPruned(volumes_deleted=names, space_reclaimed=reclaimed))
+
+
+def routes(engine: Engine) -> list[RouteDef]:
+    on = VolumeRoutes(engine)
+    return [
+        RouteDef("GET", "/volumes", on.list),
+        RouteDef("POST", "/volumes/create", on.create),
+        RouteDef("POST", "/volumes/prune", on.prune),
+        RouteDef("GET", "/volumes/{name}", on.inspect),
+        RouteDef("DELETE", "/volumes/{name}", on.remove),
+    ]

@@ -1,0 +1,105 @@
+"""The engine as one object: what the routes ask, opened in the one order that loses nothing, closed in reverse."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+
+from sampan.core.service import Core
+from sampan.core.tasks import Spawner
+from sampan.engine.blocking import run_blocking
+from sampan.engine.config import Config
+from sampan.engine.containers.execs import Execs
+from sampan.engine.containers.service import Containers
+from sampan.engine.events import EventBus
+from sampan.engine.volumes import Volumes
+from sampan.network.controller import NetworkController, NetworkSettings
+from sampan.network.sandboxes import SandboxPool
+
+_log = logging.getLogger("sampan.engine")
+
+
+class Engine:
+    """All services. Made on the engine's loop; the attributes are there once `start` has returned."""
+
+    core: Core
+    spawner: Spawner
+    network: NetworkController
+    sandboxes: SandboxPool
+    volumes: Volumes
+    containers: Containers
+    execs: Execs
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.events = EventBus()
+        self.started_at = time.time_ns()
+
+    async def start(self) -> None:
+        """Open everything and take over what a former engine left. Raises SampanError; then all is closed again.
+
+        What lives is known first (the shims), then what the network keeps for it; what is left over goes, before
+        anything new is made.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _start(self) -> None:
+        begun = time.monotonic()
+        paths = self.config.paths
+        self.core = await run_blocking(Core, paths)
+        self.spawner = await Spawner.start()
+        settings = NetworkSettings(
+            bridge=paths.bridge, table=paths.table, netns_dir=paths.netns, bridge_address=self.config.bip,
+            mtu=self.config.mtu,
+        )  # fmt: skip
+        self.network = await run_blocking(NetworkController, self.core.metadata, settings)
+        self.sandboxes = SandboxPool(self.network, self.spawner.open_netns, run_blocking)
+        self.volumes = await run_blocking(
+            Volumes, self.core.metadata, paths.volumes, self.events.publish,
+            lambda name: self.containers.using_volume(name),
+        )  # fmt: skip
+        self.containers = Containers(self)
+        self.execs = Execs(self)
+        live = await self.containers.adopt()
+        await run_blocking(self.network.setup)
+        await run_blocking(self.network.adopt, live)
+        self.sandboxes.start()
+        await self.containers.revive()
+        _log.debug("services ready in %.0f ms, %d containers live", (time.monotonic() - begun) * 1000, len(live))
+
+    async def close(self) -> None:
+        """Let go of everything; the containers go on. Safe after a start that failed half-way."""
+        self.events.close()
+        for name in ("containers", "sandboxes", "spawner"):
+            service: Containers | SandboxPool | Spawner | None = getattr(self, name, None)
+            if service is not None:
+                await service.close()
+        for name in ("network", "core"):
+            store: NetworkController | Core | None = getattr(self, name, None)
+            if store is not None:
+                await run_blocking(store.close)
+
+    @property
+    def id(self) -> str:
+        """The engine's identity, a UUID that stays with the data root (`ID` of /info)."""
+        path = f"{self.config.data_root}/engine-id"
+        try:
+            with open(path) as file:
+                return file.read().strip()
+        except FileNotFoundError:
+            return _make_id(path)
+
+
+def _make_id(path: str) -> str:
+    with open("/proc/sys/kernel/random/uuid") as file:
+        identity = file.read().strip()
+    temporary = f"{path}.new"
+    with open(temporary, "w") as file:
+        file.write(f"{identity}\n")
+    os.rename(temporary, path)
+    return identity

@@ -1,0 +1,42 @@
+"""Moments in the forms that the Engine API uses."""
+
+from __future__ import annotations
+
+import calendar
+import re
+import time
+
+_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(?:Z|([+-])(\d\d):(\d\d))")
+ZERO = "0001-01-01T00:00:00Z"
+"""Go's zero time: never."""
+
+
+def rfc3339(nanoseconds: int) -> str:
+    """Nanoseconds since the epoch as RFC 3339 in UTC; the fraction without trailing zeros, as Go writes it."""
+    seconds, fraction = divmod(nanoseconds, 10**9)
+    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{text}.{fraction:09d}".rstrip("0").rstrip(".") + "Z"
+
+
+def rfc3339_now() -> str:
+    return rfc3339(time.time_ns())
+
+
+def rfc3339_seconds(nanoseconds: int) -> str:
+    """The same without a fraction."""
+    return rfc3339(nanoseconds - nanoseconds % 10**9)
+
+
+def unix_seconds(text: str | None) -> int:
+    """RFC 3339 as seconds since the epoch; 0 for none and for what is no such time."""
+    match = _RFC3339.fullmatch(text or "")
+    if match is None:
+        return 0
+    try:
+        seconds = calendar.timegm(time.strptime(match[1], "%Y-%m-%dT%H:%M:%S"))
+    except ValueError:
+        return 0
+    if match[3]:
+        offset = int(match[4]) * 3600 + int(match[5]) * 60
+        seconds += offset if match[3] == "-" else -offset
+    return seconds
