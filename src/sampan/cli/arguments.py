@@ -1,0 +1,22 @@
+"""Argument parsers that speak as Docker's command does: one line for a mistake, and status 125 or 1."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """`status`: what a wrong flag ends with."""
+
+    def __init__(self, name: str, usage: str, description: str, status: int = 125) -> None:
+        super().__init__(
+            prog=f"sampan {name}", usage=f"sampan {name} {usage}", description=description, allow_abbrev=False
+        )  # fmt: skip
+        self._status = status
+
+    def error(self, message: str) -> NoReturn:
+        advice = f"Usage:  {self.usage}\n\nRun '{self.prog} --help' for more information"
+        print(f"{self.prog}: {message}\n\n{advice}", file=sys.stderr)
+        sys.exit(self._status)

@@ -1,0 +1,142 @@
+"""The client: one kept-alive connection for calls, and one more for each stream."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterable, Iterator
+from typing import Any
+from urllib.parse import quote
+
+from sampan import errors
+from sampan.client.http import Host, Response, send
+
+Document = Any
+"""What JSON says: the client does not interpret it."""
+
+API_VERSION = "1.51"
+_KINDS: dict[int, type[errors.SampanError]] = {
+    304: errors.NotModified, 400: errors.InvalidArgument, 401: errors.Unauthorized, 403: errors.Forbidden,
+    404: errors.NotFound, 409: errors.Conflict, 501: errors.Unsupported, 503: errors.Unavailable,
+}  # fmt: skip
+
+
+def parse_host(text: str) -> Host:
+    """`unix:///path` or `tcp://address:port`. Raises InvalidArgument, Unsupported."""
+    scheme, separator, rest = text.partition("://")
+    if scheme == "unix" and rest:
+        return Host(path=rest)
+    if scheme in ("tcp", "http") and rest:
+        address, _, port = rest.rstrip("/").rpartition(":")
+        if port.isdigit():
+            return Host(address=address.strip("[]"), port=int(port))
+    if scheme in ("ssh", "npipe", "fd") and separator:
+        raise errors.Unsupported(f"host {text}: {scheme} is not supported")
+    raise errors.InvalidArgument(f'unable to parse docker host "{text}"')
+
+
+def query_string(parameters: dict[str, object]) -> str:
+    """`?a=1&b=x`, without what is None or False; dicts go as JSON."""
+    parts: list[str] = []
+    for name, value in parameters.items():
+        if value is None or value is False or value == "":
+            continue
+        text = "1" if value is True else json.dumps(value) if isinstance(value, dict) else str(value)
+        parts.append(f"{name}={quote(text, safe='')}")
+    return "?" + "&".join(parts) if parts else ""
+
+
+class Client:
+    """Raises the kind that stands behind an answer's status, with the engine's message, and Unavailable."""
+
+    def __init__(self, host: Host, version: str = API_VERSION) -> None:
+        self.host = host
+        self._prefix = f"/v{version}"
+        self._connection: socket.socket | None = None
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        document: Document = None,
+        *,
+        body: bytes | Iterable[bytes] | None = None,
+        headers: dict[str, str] | None = None,
+        **query: object,
+    ) -> Document:
+        """One call whose answer is JSON (or empty: None), over the kept connection."""
+        response = self._exchange(self._kept(), method, path, document, body, headers, query)
+        data = response.read(head_only=method == "HEAD")
+        if response.headers.get("connection", "").lower() == "close":
+            self.close()
+        if not data.strip():
+            return None
+        return json.loads(data) if "json" in response.headers.get("content-type", "") else data.decode()
+
+    def stream(
+        self,
+        method: str,
+        path: str,
+        document: Document = None,
+        *,
+        body: bytes | Iterable[bytes] | None = None,
+        headers: dict[str, str] | None = None,
+        **query: object,
+    ) -> Response:
+        """A call whose answer goes on: over a connection of its own."""
+        return self._exchange(self.host.connect(), method, path, document, body, headers, query)
+
+    def messages(self, method: str, path: str, document: Document = None, **more: Any) -> Iterator[Document]:
+        """The JSON messages of a stream."""
+        rest = b""
+        for data in self.stream(method, path, document, **more).chunks():
+            rest += data
+            *lines, rest = rest.split(b"\n")
+            for line in lines:
+                if line.strip():
+                    yield json.loads(line)
+        if rest.strip():
+            yield json.loads(rest)
+
+    def upgrade(self, path: str, document: Document = None, **query: object) -> tuple[socket.socket, bytes]:
+        """A call that turns its connection into a stream (attach, exec)."""
+        headers = {"Connection": "Upgrade", "Upgrade": "tcp"}
+        return self._exchange(self.host.connect(), "POST", path, document, None, headers, query).take()
+
+    def _kept(self) -> socket.socket:
+        if self._connection is None:
+            self._connection = self.host.connect()
+        return self._connection
+
+    def _exchange(
+        self,
+        connection: socket.socket,
+        method: str,
+        path: str,
+        document: Document,
+        body: bytes | Iterable[bytes] | None,
+        headers: dict[str, str] | None,
+        query: dict[str, object],
+    ) -> Response:
+        fields = dict(headers or {})
+        if document is not None:
+            body = json.dumps(document).encode()
+            fields["Content-Type"] = "application/json"
+        send(connection, method, self._prefix + path + query_string(query), fields, body)
+        response = Response(connection)
+        if response.status >= 400 or response.status == 304:
+            data = response.read(head_only=method == "HEAD")
+            raise _KINDS.get(response.status, errors.Internal)(_message(data, response.status))
+        return response
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _message(data: bytes, status: int) -> str:
+    try:
+        return str(json.loads(data)["message"])
+    except (ValueError, KeyError, TypeError):
+        return data.decode("utf-8", "replace").strip() or f"the engine answered {status}"

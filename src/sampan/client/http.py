@@ -1,0 +1,155 @@
+"""HTTP/1.1 as the Engine API needs it: requests with or without a body, answers by length, in chunks or to the end, and
+connections that become streams. RFC 9112."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from sampan.errors import Unavailable
+
+_CHUNK = 1 << 16
+_MAX_HEAD = 1 << 16
+
+
+@dataclass(frozen=True)
+class Host:
+    """Where an engine listens: a unix socket's path, or a TCP address."""
+
+    path: str = ""
+    address: str = ""
+    port: int = 0
+
+    def connect(self) -> socket.socket:
+        """Raises Unavailable."""
+        try:
+            if not self.path:
+                return socket.create_connection((self.address, self.port))
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                connection.connect(self.path)
+            except BaseException:
+                connection.close()
+                raise
+        except OSError as error:
+            raise Unavailable(
+                f"Cannot connect to the engine at {self}: {(error.strerror or str(error)).lower()}"
+            ) from error
+        return connection
+
+    def __str__(self) -> str:
+        return f"unix://{self.path}" if self.path else f"tcp://{self.address}:{self.port}"
+
+
+class Response:
+    """An answer whose body is read as it is wanted. `upgraded`: the connection is a stream now, for `take`."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._buffer = b""
+        head = self._head()
+        lines = head.decode("latin-1").split("\r\n")
+        try:
+            self.status = int(lines[0].split(" ", 2)[1])
+        except (IndexError, ValueError):
+            raise Unavailable("the engine's answer is no HTTP") from None
+        self.headers = {
+            name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])
+        }
+        self.upgraded = self.status == 101
+        self._chunked = "chunked" in self.headers.get("transfer-encoding", "").lower()
+        length = self.headers.get("content-length")
+        self._left = int(length) if length is not None and length.isdigit() else None
+        if self.status in (204, 304):
+            self._left = 0
+
+    def _head(self) -> bytes:
+        while b"\r\n\r\n" not in self._buffer:
+            if not self._fill() or len(self._buffer) > _MAX_HEAD:
+                raise Unavailable("the engine closed the connection")
+        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        return head
+
+    def _fill(self) -> bool:
+        try:
+            data = self._connection.recv(_CHUNK)
+        except OSError as error:
+            raise Unavailable(f"the engine's connection broke: {(error.strerror or '').lower()}") from error
+        self._buffer += data
+        return bool(data)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body, piece by piece, as it comes."""
+        if self._chunked:
+            yield from self._chunked_body()
+            return
+        while self._left is None or self._left > 0:
+            if not self._buffer and not self._fill():
+                if self._left:
+                    raise Unavailable("the engine's answer ends early")
+                return
+            data, self._buffer = self._buffer, b""
+            if self._left is not None:
+                data, self._buffer = data[: self._left], data[self._left :]
+                self._left -= len(data)
+            yield data
+
+    def _chunked_body(self) -> Iterator[bytes]:
+        while True:
+            size = int(self._line().partition(b";")[0], 16)
+            if not size:
+                while self._line():
+                    continue
+                return
+            while size:
+                if not self._buffer and not self._fill():
+                    raise Unavailable("the engine's answer ends early")
+                data, self._buffer = self._buffer[:size], self._buffer[size:]
+                size -= len(data)
+                yield data
+            self._line()
+
+    def _line(self) -> bytes:
+        while b"\r\n" not in self._buffer:
+            if not self._fill():
+                raise Unavailable("the engine's answer ends early")
+        line, _, self._buffer = self._buffer.partition(b"\r\n")
+        return line
+
+    def read(self, *, head_only: bool = False) -> bytes:
+        """The whole body."""
+        return b"" if head_only else b"".join(self.chunks())
+
+    def take(self) -> tuple[socket.socket, bytes]:
+        """The connection of an upgraded answer, and what was read of the stream already."""
+        data, self._buffer = self._buffer, b""
+        return self._connection, data
+
+
+def send(
+    connection: socket.socket, method: str, target: str, headers: dict[str, str], body: bytes | Iterable[bytes] | None
+) -> None:
+    """Send a request; an iterable goes in chunks. Raises Unavailable when the peer is gone."""
+    fields = {"Host": "docker", "User-Agent": "sampan", **headers}
+    if isinstance(body, bytes):
+        fields["Content-Length"] = str(len(body))
+    elif body is not None:
+        fields["Transfer-Encoding"] = "chunked"
+    elif method in ("POST", "PUT"):
+        fields["Content-Length"] = "0"
+    head = (
+        f"{method} {target} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields.items()) + "\r\n"
+    )
+    try:
+        connection.sendall(head.encode() + (body if isinstance(body, bytes) else b""))
+        if body is not None and not isinstance(body, bytes):
+            for data in body:
+                if data:
+                    connection.sendall(b"%x\r\n%s\r\n" % (len(data), data))
+            connection.sendall(b"0\r\n\r\n")
+    except BrokenPipeError:
+        # The engine has refused the body half-way: its answer says why.
+        return
+    except OSError as error:
+        raise Unavailable(f"the engine's connection broke: {(error.strerror or '').lower()}") from error
