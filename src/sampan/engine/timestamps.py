@@ -6,6 +6,10 @@ import calendar
 import re
 import time
 
+from sampan.errors import InvalidArgument
+
+_UNIX = re.compile(r"(-?\d+)(?:\.(\d{1,9}))?")
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(?:Z|([+-])(\d\d):(\d\d))")
 ZERO = "0001-01-01T00:00:00Z"
 """Go's zero time: never."""
@@ -40,3 +44,27 @@ def unix_seconds(text: str | None) -> int:
         offset = int(match[4]) * 3600 + int(match[5]) * 60
         seconds += offset if match[3] == "-" else -offset
     return seconds
+
+
+def parse_timestamp(text: str) -> int:
+    """`seconds[.fraction]` since the epoch as nanoseconds: what Docker's clients send. Raises InvalidArgument."""
+    match = _UNIX.fullmatch(text)
+    if match is None:
+        raise InvalidArgument(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+    return int(match[1]) * 10**9 + int((match[2] or "").ljust(9, "0"))
+
+
+def parse_moment(text: str) -> int:
+    """A moment as people write it for `until`: a time, or how long ago (`1h30m`), as nanoseconds since the epoch."""
+    ago = _DURATION.fullmatch(text)
+    if ago is not None and text:
+        seconds = int(ago[1] or 0) * 3600 + int(ago[2] or 0) * 60 + float(ago[3] or 0)
+        return time.time_ns() - int(seconds * 10**9)
+    if _RFC3339.fullmatch(text):
+        return unix_seconds(text) * 10**9
+    for form in ("%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"):
+        try:
+            return calendar.timegm(time.strptime(text, form)) * 10**9
+        except ValueError:
+            continue
+    return parse_timestamp(text)

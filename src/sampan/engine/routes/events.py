@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 
 from aiohttp import web
@@ -13,17 +12,8 @@ from sampan.engine.http.request import Request
 from sampan.engine.http.router import RouteDef
 from sampan.engine.http.stream import MessageStream
 from sampan.engine.services import Engine
+from sampan.engine.timestamps import parse_timestamp
 from sampan.errors import InvalidArgument
-
-_TIMESTAMP = re.compile(r"(-?\d+)(?:\.(\d{1,9}))?")
-
-
-def parse_timestamp(value: str) -> int:
-    """`seconds[.fraction]` since the epoch as nanoseconds; what Docker's clients send for --since and --until."""
-    match = _TIMESTAMP.fullmatch(value)
-    if match is None:
-        raise InvalidArgument(f'strconv.ParseInt: parsing "{value}": invalid syntax')
-    return int(match[1]) * 10**9 + int((match[2] or "").ljust(9, "0"))
 
 
 def routes(engine: Engine) -> list[RouteDef]:
