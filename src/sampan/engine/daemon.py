@@ -26,7 +26,7 @@ from sampan.engine.http.connection import Server
 from sampan.engine.http.request import Request
 from sampan.engine.http.router import Router
 from sampan.engine.idle import IdleWatch
-from sampan.engine.listeners import close_listeners, notify, open_listeners
+from sampan.engine.listeners import close_listeners, is_served, notify, open_listeners
 from sampan.engine.routes import all_routes
 from sampan.engine.services import Engine
 from sampan.errors import Conflict, ResourceExhausted, SampanError
@@ -35,6 +35,8 @@ _log = logging.getLogger("sampan.daemon")
 _LEVELS = {"debug": "DEBUG", "info": "INFO", "warn": "WARNING", "error": "ERROR", "fatal": "CRITICAL"}
 _GRACE = 5.0
 """Seconds for the requests under way when the engine ends."""
+_PATIENCE = 10.0
+"""Seconds that an engine started on demand waits for the one before it to be gone."""
 
 
 def configure_logging(level: str) -> None:
@@ -49,11 +51,21 @@ def configure_logging(level: str) -> None:
     logging.getLogger("sampan").setLevel(_LEVELS[level])
 
 
+class AlreadyServed(Conflict):
+    """What this engine was started for, another one does."""
+
+
 class _Lock:
     """The pid file, and the lock on the data root that says whose it is."""
 
     def __init__(self, config: Config) -> None:
-        """Raises Conflict when another engine has the data root, ResourceExhausted when a file cannot be written."""
+        """Raises Conflict when another engine has the data root, ResourceExhausted when a file cannot be written.
+
+        One that is started on demand waits for the one before it, which may be on its way out. Raises
+        `AlreadyServed` when that one answers: two clients came at once, and one engine is enough.
+        """
+        self._deadline = time.monotonic() + (_PATIENCE if config.on_demand else 0)
+        self._listen = config.listen
         self._pidfile = config.pid_path
         self._descriptors: list[int] = []
         try:
@@ -74,12 +86,19 @@ class _Lock:
     def _take(self, path: str, directory: str) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._descriptors.append(descriptor)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-            who = f" (process {holder})" if holder else ""
-            raise Conflict(f"another engine{who} is using {directory}") from None
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() < self._deadline:
+                    if all(is_served(host) for host in self._listen):
+                        raise AlreadyServed(f"another engine serves {directory}") from None
+                    time.sleep(0.02)
+                    continue
+                holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+                who = f" (process {holder})" if holder else ""
+                raise Conflict(f"another engine{who} is using {directory}") from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 
@@ -168,7 +187,10 @@ class Daemon:
             self._idle.stop()
             for listener in listeners:
                 listener.close()
+            # What ends by itself, as the events do now, gets to write its last chunk.
             self._engine.events.close()
+            await asyncio.sleep(0)
+            router.cancel_streams()
             await server.shutdown(_GRACE)
 
 
@@ -182,6 +204,9 @@ def run(config: Config) -> int:
     os.umask(0o022)
     try:
         asyncio.run(_run(config))
+    except AlreadyServed as error:
+        _log.info("%s", error.message)
+        return 0
     except SampanError as error:
         _log.critical("failed to start: %s", error.message)
         return 1

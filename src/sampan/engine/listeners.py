@@ -71,6 +71,11 @@ def _unix(path: str, group: str) -> socket.socket:
     return listener
 
 
+def is_served(host: Host) -> bool:
+    """Whether somebody listens on that unix socket; other hosts are not asked."""
+    return host.scheme == "unix" and _answers(host.path)
+
+
 def _answers(path: str) -> bool:
     """Whether somebody listens there. Raises Conflict for a path that is no socket: it is not ours to replace."""
     try:

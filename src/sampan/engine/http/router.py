@@ -49,6 +49,7 @@ class RouteDef:
 
 class Router:
     def __init__(self, routes: Iterable[RouteDef]) -> None:
+        self._telling: set[asyncio.Task[object]] = set()
         self._exact: dict[tuple[str, str], RouteDef] = {}
         self._patterns: dict[tuple[str, str], list[tuple[re.Pattern[str], RouteDef]]] = {}
         for route in routes:
@@ -84,6 +85,20 @@ class Router:
             request.protocol.declined()
         return response
 
+    async def _tell(self, handler: Handler, request: Request) -> web.StreamResponse | None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._telling.add(task)
+        try:
+            return await handler(request)
+        finally:
+            self._telling.discard(task)
+
+    def cancel_streams(self) -> None:
+        """End the requests that only tell: the engine goes, and they would never end by themselves."""
+        for task in self._telling:
+            task.cancel()
+
     async def _answer(self, request: Request) -> web.StreamResponse:
         path = request.path
         request.api_version = API_VERSION
@@ -101,7 +116,7 @@ class Router:
         route, request.match_info = found
         try:
             if route.cancellable:
-                response = await route.handler(request)
+                response = await self._tell(route.handler, request)
             else:
                 response = await asyncio.shield(asyncio.ensure_future(route.handler(request)))
         except SampanError as error:
