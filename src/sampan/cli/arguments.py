@@ -10,9 +10,10 @@ from typing import NoReturn
 class Parser(argparse.ArgumentParser):
     """`status`: what a wrong flag ends with."""
 
-    def __init__(self, name: str, usage: str, description: str, status: int = 125) -> None:
+    def __init__(self, name: str, usage: str, description: str, status: int = 125, *, help_flag: bool = True) -> None:
         super().__init__(
-            prog=f"sampan {name}", usage=f"sampan {name} {usage}", description=description, allow_abbrev=False
+            prog=f"sampan {name}", usage=f"sampan {name} {usage}", description=description, allow_abbrev=False,
+            add_help=help_flag,
         )  # fmt: skip
         self._status = status
 

@@ -122,7 +122,11 @@ class Client:
         if document is not None:
             body = json.dumps(document).encode()
             fields["Content-Type"] = "application/json"
-        send(connection, method, self._prefix + path + query_string(query), fields, body)
+        target = self._prefix + path
+        if parameters := query_string(query):
+            # A path may come with parameters that stand more than once, which keywords can't.
+            target += "&" + parameters[1:] if "?" in path else parameters
+        send(connection, method, target, fields, body)
         response = Response(connection)
         if response.status >= 400 or response.status == 304:
             data = response.read(head_only=method == "HEAD")

@@ -1,0 +1,136 @@
+"""`images`, `rmi`, `tag` and `history`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from sampan.cli.arguments import Parser
+from sampan.cli.context import Context
+from sampan.cli.filters import parse_filters
+from sampan.cli.table import ago, short, size, table
+from sampan.client.client import Document
+from sampan.errors import NotFound, SampanError
+
+FAILURE = 1
+_TITLES = ("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE")
+_KEYS = ("Repository", "Tag", "ID", "CreatedSince", "Size")
+
+
+def parser(name: str) -> Parser:
+    if name == "tag":
+        made = Parser(name, "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", "Create a tag that refers to an image", 1)
+        made.add_argument("source")
+        made.add_argument("target")
+    elif name == "rmi":
+        made = Parser(name, "[OPTIONS] IMAGE [IMAGE...]", "Remove one or more images", 1)
+        made.add_argument("-f", "--force", action="store_true", help="even if it is in use or has several names")
+        made.add_argument("--no-prune", action="store_true", help="keep untagged parents")
+        made.add_argument("images", nargs="+", metavar="IMAGE")
+    elif name == "history":
+        made = Parser(name, "[OPTIONS] IMAGE", "Show the history of an image", 1)
+        made.add_argument("--no-trunc", action="store_true", help="do not cut anything off")
+        made.add_argument("-q", "--quiet", action="store_true", help="ids only")
+        made.add_argument("image")
+    else:
+        made = Parser(name, "[OPTIONS] [REPOSITORY[:TAG]]", "List images", 1)
+        made.add_argument("-a", "--all", action="store_true", help="intermediate ones too")
+        made.add_argument("-q", "--quiet", action="store_true", help="ids only")
+        made.add_argument("--digests", action="store_true", help="digests too")
+        made.add_argument("--no-trunc", action="store_true", help="do not cut anything off")
+        made.add_argument("-f", "--filter", action="append", default=[], help="NAME=VALUE")
+        made.add_argument("--format", default="", help="a Go template, json, or table TEMPLATE")
+        made.add_argument("repository", nargs="?", default="")
+    return made
+
+
+def main(name: str, words: list[str], context: Context) -> int:
+    flags = parser(name).parse_args(words)
+    if name == "tag":
+        repository, _, tag = (
+            flags.target.rpartition(":") if ":" in flags.target.rpartition("/")[2] else (flags.target, "", "")
+        )
+        context.client.call("POST", f"/images/{flags.source}/tag", repo=repository, tag=tag)
+        return 0
+    if name == "rmi":
+        return _remove(context, flags)
+    if name == "history":
+        return _history(context, flags)
+    return _list(context, flags)
+
+
+def _list(context: Context, flags: argparse.Namespace) -> int:
+    filters = parse_filters(flags.filter)
+    if flags.repository:
+        filters.setdefault("reference", []).append(flags.repository)
+    found = context.client.call("GET", "/images/json", all=flags.all, filters=filters)
+    rows = [row for image in found for row in _rows(image, flags.no_trunc)]
+    if flags.quiet:
+        for identifier in dict.fromkeys(row["ID"] for row in rows):
+            print(identifier)
+        return 0
+    if flags.format:
+        from sampan.cli.template import lines
+
+        text = lines(flags.format, dict(zip(_KEYS, _TITLES, strict=True)), rows)
+        print(text, end="\n" if text else "")
+        return 0
+    keys, titles = list(_KEYS), list(_TITLES)
+    if flags.digests:
+        keys.insert(2, "Digest")
+        titles.insert(2, "DIGEST")
+    print(table(titles, [[row[key] for key in keys] for row in rows]))
+    return 0
+
+
+def _rows(image: Document, full: bool) -> list[dict[str, str]]:
+    digests = {each.partition("@")[0]: each.partition("@")[2] for each in image.get("RepoDigests") or ()}
+    names = [name for name in image.get("RepoTags") or () if name != "<none>:<none>"]
+    result: list[dict[str, str]] = []
+    for name in names or [f"{next(iter(digests), '<none>')}:<none>"]:
+        repository, _, tag = name.rpartition(":")
+        result.append(
+            {
+                "Repository": repository,
+                "Tag": tag,
+                "ID": short(image["Id"], full),
+                "Digest": digests.get(repository, "<none>"),
+                "CreatedSince": ago(image["Created"]) if image["Created"] > 0 else "N/A",
+                "CreatedAt": time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC", time.gmtime(max(0, image["Created"]))),
+                "Size": size(image["Size"]),
+            }
+        )
+    return result
+
+
+def _remove(context: Context, flags: argparse.Namespace) -> int:
+    status = 0
+    for image in flags.images:
+        try:
+            for line in context.client.call("DELETE", f"/images/{image}", force=flags.force, noprune=flags.no_prune):
+                print(f"Untagged: {line['Untagged']}" if line.get("Untagged") else f"Deleted: {line['Deleted']}")
+        except SampanError as error:
+            if flags.force and isinstance(error, NotFound):
+                continue
+            print(f"sampan: {error.message}", file=sys.stderr)
+            status = 1
+    return status
+
+
+def _history(context: Context, flags: argparse.Namespace) -> int:
+    rows: list[tuple[str, ...]] = []
+    for each in context.client.call("GET", f"/images/{flags.image}/history"):
+        by = each.get("CreatedBy", "")
+        identifier = each["Id"] if each["Id"].startswith("<") else short(each["Id"], flags.no_trunc)
+        rows.append(
+            (
+                identifier, ago(each["Created"]), by if flags.no_trunc or len(by) <= 45 else by[:44] + "…",
+                size(each["Size"]), each.get("Comment", ""),
+            )
+        )  # fmt: skip
+    if flags.quiet:
+        print("\n".join(row[0] for row in rows))
+    else:
+        print(table(("IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"), rows))
+    return 0

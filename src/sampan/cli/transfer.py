@@ -1,0 +1,153 @@
+"""`pull`, `load`, `save` and `import`: images on their way in and out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from typing import BinaryIO, TextIO
+from urllib.parse import quote
+
+from sampan.cli.arguments import Parser
+from sampan.cli.context import Context
+from sampan.client.client import Client, Document
+from sampan.errors import InvalidArgument, SampanError
+
+FAILURE = 1
+_CHUNK = 1 << 20
+_TAR = {"Content-Type": "application/x-tar"}
+
+
+def parser(name: str) -> Parser:
+    if name == "pull":
+        made = Parser(name, "[OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry", 1)
+        made.add_argument("-q", "--quiet", action="store_true", help="no progress")
+        made.add_argument("--platform", default="", help="os/architecture of the image")
+        made.add_argument("image")
+    elif name == "load":
+        made = Parser(name, "[OPTIONS]", "Load images from a tar archive", 1)
+        made.add_argument("-i", "--input", default="", help="the archive, instead of standard input")
+        made.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    elif name == "save":
+        made = Parser(name, "[OPTIONS] IMAGE [IMAGE...]", "Save images to a tar archive", 1)
+        made.add_argument("-o", "--output", default="", help="the file, instead of standard output")
+        made.add_argument("images", nargs="+", metavar="IMAGE")
+    else:
+        made = Parser(
+            name, "[OPTIONS] FILE|- [REPOSITORY[:TAG]]", "Import a tar of a file system to create an image", 1
+        )
+        made.add_argument("-c", "--change", action="append", default=[], help="a Dockerfile instruction to apply")
+        made.add_argument("-m", "--message", default="", help="a comment for the image's history")
+        made.add_argument("--platform", default="", help="os/architecture of the image")
+        made.add_argument("file")
+        made.add_argument("repository", nargs="?", default="")
+    return made
+
+
+def main(name: str, words: list[str], context: Context) -> int:
+    flags = parser(name).parse_args(words)
+    client = context.client
+    if name == "pull":
+        pull(client, flags.image, platform=flags.platform, output=None if flags.quiet else sys.stdout)
+        if flags.quiet:
+            print(flags.image)
+        return 0
+    if name == "load":
+        with _input(flags.input) as file:
+            return show(client.messages("POST", "/images/load", body=_pieces(file), headers=_TAR, quiet=flags.quiet))
+    if name == "save":
+        return _save(client, flags)
+    return _import(client, flags)
+
+
+def pull(client: Client, image: str, *, platform: str = "", output: TextIO | None = None) -> None:
+    """Pull with progress on `output`: bars on a terminal, lines elsewhere. Raises what the engine tells."""
+    if "@" not in image and ":" not in image.rpartition("/")[2]:
+        image += ":latest"
+        if output is not None:
+            print("Using default tag: latest", file=output)
+    messages = client.messages("POST", "/images/create", fromImage=image, platform=platform)
+    if output is not None and output.isatty():
+        from sampan.cli.progress import draw
+
+        draw(_checked(messages), output)
+        return
+    for message in _checked(messages):
+        if output is not None and not message.get("progressDetail"):
+            identifier = message.get("id")
+            print(f"{identifier}: {message['status']}" if identifier else message.get("status", ""), file=output)
+
+
+def _checked(messages: Iterator[Document]) -> Iterator[Document]:
+    for message in messages:
+        if "error" in message:
+            raise SampanError(message["error"])
+        yield message
+
+
+def show(messages: Iterator[Document]) -> int:
+    """Print a stream's text."""
+    for message in _checked(messages):
+        text = message.get("stream") or message.get("status", "")
+        sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+    return 0
+
+
+def _input(path: str) -> BinaryIO:
+    if not path or path == "-":
+        if sys.stdin.isatty():
+            raise InvalidArgument("requested load from stdin, but stdin is empty")
+        return sys.stdin.buffer
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise InvalidArgument(f"open {path}: {(error.strerror or '').lower()}") from None
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    while data := file.read(_CHUNK):
+        yield data
+
+
+def _save(client: Client, flags: argparse.Namespace) -> int:
+    if not flags.output and sys.stdout.isatty():
+        raise InvalidArgument("cowardly refusing to save to a terminal. Use the -o flag or redirect")
+    path = "/images/get?" + "&".join(f"names={name}" for name in flags.images)
+    response = client.stream("GET", path)
+    if not flags.output:
+        for data in response.chunks():
+            sys.stdout.buffer.write(data)
+        return 0
+    temporary = f"{flags.output}.{os.getpid()}"
+    try:
+        with open(temporary, "xb") as file:
+            for data in response.chunks():
+                file.write(data)
+        os.rename(temporary, flags.output)
+    except OSError as error:
+        raise InvalidArgument(f"write {flags.output}: {(error.strerror or '').lower()}") from None
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+    return 0
+
+
+def _import(client: Client, flags: argparse.Namespace) -> int:
+    if flags.file.startswith(("http://", "https://")):
+        raise InvalidArgument("importing from an address is not supported: fetch the file first")
+    repository, _, tag = flags.repository.rpartition(":")
+    if not repository or "/" in tag:
+        repository, tag = flags.repository, ""
+    changes = "".join(f"&changes={quote(each, safe='')}" for each in flags.change)
+    with _input(flags.file) as file:
+        last: Document = {}
+        for message in _checked(
+            client.messages(
+                "POST", f"/images/create?fromSrc=-{changes}", body=_pieces(file), headers=_TAR, repo=repository,
+                tag=tag, message=flags.message, platform=flags.platform,
+            )
+        ):  # fmt: skip
+            last = message
+    print(last.get("status", ""))
+    return 0
