@@ -47,6 +47,11 @@ class Connection(RequestHandler):
             if len(self.early) > _MAX_EARLY and self.transport is not None:
                 self.transport.pause_reading()
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp never says True, asyncio allows it.
+        """Input that ends before the take: the connection stays open for the output; the shim finds the end itself."""
+        super().eof_received()
+        return self.upgrading
+
     def declined(self) -> None:
         """The upgrade was answered with an error: go on with HTTP, with whatever came in the meantime."""
         if not self.upgrading:
