@@ -90,7 +90,7 @@ async def _ready(
         remove(descriptor)
 
 
-async def send(produce: Callable[[BinaryIO], None], write: Callable[[bytes], Awaitable[None]]) -> None:
+async def send(produce: Callable[[BinaryIO], object], write: Callable[[bytes], Awaitable[None]]) -> None:
     """Run `produce` in a thread on a file whose content goes to `write`. Raises what either of them raises."""
     loop = asyncio.get_running_loop()
     reading, writing = _pipe()
