@@ -270,9 +270,13 @@ def _checked(config: Config) -> Config:
             raise InvalidArgument(f"{server} is not an ip address") from None
     for label in config.labels:
         _pair(label)
-    for mirror in config.registry_mirrors:
-        if not re.match(r"https?://[^/?#]+/?$", mirror):
-            raise InvalidArgument(f"invalid mirror: {mirror!r} is not http:// or https:// and a host")
+    if config.registry_mirrors:
+        raise Unsupported(f"registry mirrors are not supported: {config.registry_mirrors[0]}")
+    for registry in config.insecure_registries:
+        if "/" in registry:
+            raise Unsupported(
+                f"insecure registries by network or URL are not supported, by HOST[:PORT] they are: {registry}"
+            )
     config.listen  # noqa: B018 - parses every host
     root = os.path.normpath(config.data_root), os.path.normpath(config.exec_root)
     return msgspec.structs.replace(config, data_root=root[0], exec_root=root[1])

@@ -85,7 +85,7 @@ def test_a_file_that_is_not_there_or_no_json(tmp_path: pathlib.Path) -> None:
             Unsupported,
             "live-restore=false is not supported: containers never depend on the engine",
         ),
-        (["--registry-mirror", "x"], InvalidArgument, "invalid mirror: 'x' is not http:// or https:// and a host"),
+        (["--registry-mirror", "http://m"], Unsupported, "registry mirrors are not supported: http://m"),
     ],
 )
 def test_wrong_values(flags: list[str], kind: type[SampanError], message: str) -> None:
