@@ -84,19 +84,28 @@ class Client:
         **query: object,
     ) -> Response:
         """A call whose answer goes on: over a connection of its own."""
-        return self._exchange(self.host.connect(), method, path, document, body, headers, query)
+        connection = self.host.connect()
+        try:
+            return self._exchange(connection, method, path, document, body, headers, query)
+        except BaseException:
+            connection.close()
+            raise
 
     def messages(self, method: str, path: str, document: Document = None, **more: Any) -> Iterator[Document]:
         """The JSON messages of a stream."""
+        response = self.stream(method, path, document, **more)
         rest = b""
-        for data in self.stream(method, path, document, **more).chunks():
-            rest += data
-            *lines, rest = rest.split(b"\n")
-            for line in lines:
-                if line.strip():
-                    yield json.loads(line)
-        if rest.strip():
-            yield json.loads(rest)
+        try:
+            for data in response.chunks():
+                rest += data
+                *lines, rest = rest.split(b"\n")
+                for line in lines:
+                    if line.strip():
+                        yield json.loads(line)
+            if rest.strip():
+                yield json.loads(rest)
+        finally:
+            response.close()
 
     def upgrade(self, path: str, document: Document = None, **query: object) -> tuple[socket.socket, bytes]:
         """A call that turns its connection into a stream (attach, exec)."""

@@ -121,6 +121,10 @@ class Response:
         """The whole body."""
         return b"" if head_only else b"".join(self.chunks())
 
+    def close(self) -> None:
+        """Give the connection up; what was not read is lost."""
+        self._connection.close()
+
     def take(self) -> tuple[socket.socket, bytes]:
         """The connection of an upgraded answer, and what was read of the stream already."""
         data, self._buffer = self._buffer, b""

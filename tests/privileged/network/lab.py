@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from sampan.core.metadata import Metadata
-
 from sampan.network.controller import NetworkController, NetworkSettings
 from sampan.network.endpoints import Endpoint, Published
 from sampan.network.ports import request

@@ -51,8 +51,8 @@ async def pull(
     wanted = reference.with_default_tag()
     with core.loading():
         async with Registry(reference, credentials or Credentials(), insecure) as registry:
-            await on_progress(Progress(status=f"Pulling from {reference.path}", id=wanted.tag or wanted.digest or ""))
             top, data = await registry.manifest(wanted.digest or wanted.tag)
+            await on_progress(Progress(status=f"Pulling from {reference.path}", id=wanted.tag or wanted.digest or ""))
             descriptor = top
             if top.media_type in INDEXES:
                 chosen = choose_platform(decode(data, Index, f"index {top.digest}"), platform)

@@ -12,7 +12,7 @@ from sampan.api.exec import ExecCreateRequest, ExecInspect, ExecProcess
 from sampan.engine.blocking import run_blocking
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.detach import parse_detach_keys
-from sampan.engine.containers.spec import environment
+from sampan.engine.containers.spec import environment, rlimits
 from sampan.engine.containers.users import resolve_user
 from sampan.engine.security.capabilities import ALL
 from sampan.errors import CommandNotExecutable, CommandNotFound, Conflict, InvalidArgument, NotFound, SampanError
@@ -140,7 +140,8 @@ class Execs:
         privileged = Capabilities(bounding=ALL, effective=ALL, permitted=ALL) if request.privileged else None
         return Process(
             args=words(request.cmd), cwd=request.working_dir or record.config.working_dir or "/",
-            env=tuple(each for each in env if "=" in each), terminal=request.tty, user=user, capabilities=privileged,
+            env=tuple(each for each in env if "=" in each), terminal=request.tty, user=user,
+            rlimits=rlimits(record.host_config), capabilities=privileged,
             console_size=Box(height=size[0], width=size[1]) if size and any(size) else None,
             no_new_privileges=any(
                 option in ("no-new-privileges", "no-new-privileges=true", "no-new-privileges:true")

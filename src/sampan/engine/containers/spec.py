@@ -80,7 +80,7 @@ def build_spec(record: Record, around: Surroundings) -> Spec:
             env=environment(record),
             cwd=config.working_dir or "/",
             capabilities=Capabilities(bounding=names, effective=held, permitted=held),
-            rlimits=_rlimits(host),
+            rlimits=rlimits(host),
             no_new_privileges=confinement.no_new_privileges,
             oom_score_adj=host.oom_score_adj,
         ),
@@ -191,7 +191,8 @@ def _mount(point: MountPoint) -> Mount:
     return Mount(destination=point.destination, type="bind", source=point.source, options=options)
 
 
-def _rlimits(host: HostConfig) -> tuple[Rlimit, ...]:
+def rlimits(host: HostConfig) -> tuple[Rlimit, ...]:
+    """The container's limits, which its execs have too."""
     return tuple(
         Rlimit(
             type=f"RLIMIT_{limit.name.upper()}",

@@ -18,7 +18,7 @@ def resolve_user(root: str, wanted: str, groups: tuple[str, ...] = ()) -> User:
     """
     name, _, group = wanted.partition(":")
     if not groups and not group and name in ("", "0", "root"):
-        return User(uid=0, gid=0, additional_gids=_supplementary(_table(root, "/etc/group"), "root"))
+        return User(uid=0, gid=0, additional_gids=_with_own(0, _supplementary(_table(root, "/etc/group"), "root")))
     users, all_groups = _table(root, "/etc/passwd"), _table(root, "/etc/group")
     uid, gid, username = _find_user(users, name)
     extra: tuple[int, ...] = ()
@@ -27,7 +27,12 @@ def resolve_user(root: str, wanted: str, groups: tuple[str, ...] = ()) -> User:
     elif username:
         extra = _supplementary(all_groups, username)
     added = tuple(_find_group(all_groups, each) for each in groups)
-    return User(uid=uid, gid=gid, additional_gids=tuple(dict.fromkeys((*extra, *added))))
+    return User(uid=uid, gid=gid, additional_gids=_with_own(gid, (*extra, *added)))
+
+
+def _with_own(gid: int, groups: tuple[int, ...]) -> tuple[int, ...]:
+    """The primary group is among the others too: a file of a group that denies its members must deny this one."""
+    return tuple(dict.fromkeys((gid, *groups)))
 
 
 def _table(root: str, path: str) -> list[list[str]]:

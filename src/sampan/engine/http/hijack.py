@@ -35,10 +35,10 @@ class Hijacked:
         return os.dup(self.fd)
 
     def say(self, text: str, *, framed: bool) -> None:
-        """A last word to the client, on its error stream where there is one; lost if it does not read."""
+        """A last word to the client, on its output as Docker's engine says it; lost if it does not read."""
         data = text.encode("utf-8", "replace")
         with contextlib.suppress(OSError):
-            os.write(self.fd, (_FRAME.pack(2, len(data)) if framed else b"") + data)
+            os.write(self.fd, (_FRAME.pack(1, len(data)) if framed else b"") + data)
 
     def close(self) -> None:
         os.close(self.fd)

@@ -1,0 +1,178 @@
+"""An engine for the tests of real clients, with an image of busybox; at the end nothing of it may be left."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from sampan.client.client import Client, parse_host
+from sampan.core.paths import Paths
+from sampan.errors import SampanError
+
+_NAMES = "sh ls cat echo true false sleep id hostname mount ps touch env pwd mkdir mknod stat nc kill head tty grep rm"
+APPLETS = tuple(_NAMES.split())
+
+
+def busybox_tar() -> bytes:
+    """A root file system with one program and many names."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, mode in (("bin", 0o755), ("etc", 0o755), ("tmp", 0o1777), ("data", 0o755)):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode = tarfile.DIRTYPE, mode
+            archive.addfile(entry)
+        archive.add(shutil.which("busybox") or "/bin/busybox", "bin/busybox")
+        for name in APPLETS:
+            entry = tarfile.TarInfo(f"bin/{name}")
+            entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
+            archive.addfile(entry)
+        for name, text in (
+            ("etc/passwd", "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\n"),
+            ("etc/group", "root:x:0:\nuser:x:1000:\nextra:x:2000:user\n"),
+            ("data/file", "from the image\n"),
+        ):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    return buffer.getvalue()
+
+
+class Engine:
+    """A running engine. `docker(...)` runs the docker command against it, `sampan(...)` our own."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self.paths = Paths(f"{directory}/data", f"{directory}/run")
+        self.host = f"unix://{self.paths.socket}"
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+        self._client: Client | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        with open(self._directory / "log", "ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable, "-I", "-m", "sampan.engine", "-D", "-H", self.host, "--data-root",
+                    self.paths.data_root, "--exec-root", self.paths.exec_root, "--bip", "172.31.251.1/24",
+                ],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            with contextlib.suppress(SampanError):
+                self.client.call("GET", "/_ping")
+                return
+            if self._process.poll() is not None:
+                break
+            time.sleep(0.02)
+        pytest.fail(f"the engine did not start: {self.log()[-2000:]}")
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        assert self._process is not None
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        self._process.send_signal(number)
+        self._process.wait(20)
+
+    def log(self) -> str:
+        return (self._directory / "log").read_text()
+
+    @property
+    def client(self) -> Client:
+        """A new one for each engine: the connection is kept alive."""
+        if self._client is None:
+            self._client = Client(parse_host(self.host))
+        return self._client
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "DOCKER_HOST": self.host, "SAMPAN_HOST": self.host}
+
+    def docker(
+        self, *words: str, stdin: bytes = b"", timeout: float = 60, check: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        return self._run(["docker", *words], stdin, timeout, check)
+
+    def sampan(
+        self, *words: str, stdin: bytes = b"", timeout: float = 60, check: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        return self._run([sys.executable, "-m", "sampan.cli.__main__", *words], stdin, timeout, check)
+
+    def _run(self, command: list[str], stdin: bytes, timeout: float, check: bool) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            command, input=stdin, capture_output=True, timeout=timeout, env=self.environment, check=False
+        )  # fmt: skip
+        result = subprocess.CompletedProcess(command, done.returncode, done.stdout.decode(), done.stderr.decode())
+        if check and result.returncode:
+            pytest.fail(f"{command}: {result.returncode}: {result.stderr}")
+        return result
+
+    def left_over(self) -> list[str]:
+        """What there is of containers in the kernel: mounts, cgroups, processes."""
+        found = [line for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines() if "/merged " in line]
+        found = [line.split()[4] for line in found if str(self._directory) in line]
+        found += os.listdir(self.paths.shims)
+        found += [entry for entry in os.listdir(self.paths.runtime) if not entry.startswith(".")]
+        return found
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="smp", dir="/tmp"))
+    running = Engine(directory)
+    running.start()
+    try:
+        list(
+            running.client.messages(
+                "POST", "/images/create?fromSrc=-", body=busybox_tar(), headers={"Content-Type": "application/x-tar"},
+                repo="box", tag="latest",
+            )
+        )  # fmt: skip
+        yield running
+        for container in running.client.call("GET", "/containers/json", all=True):
+            running.client.call("DELETE", f"/containers/{container['Id']}", force=True, v=True)
+        assert running.left_over() == []
+    finally:
+        running.stop()
+        take_down(running.paths)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _no_containers(engine: Engine) -> Iterator[None]:
+    """What a test that failed has left must not fail the next one."""
+    yield
+    with contextlib.suppress(SampanError):
+        for container in engine.client.call("GET", "/containers/json", all=True):
+            engine.client.call("DELETE", f"/containers/{container['Id']}", force=True, v=True)
+
+
+def take_down(paths: Paths, address: str = "172.31.251.1/24") -> None:
+    """The default bridge and the rules outlive the engine; a test's must not."""
+    from sampan.core.metadata import Metadata
+    from sampan.network.controller import NetworkController, NetworkSettings
+
+    metadata = Metadata(paths.database)
+    settings = NetworkSettings(bridge=paths.bridge, table=paths.table, netns_dir=paths.netns, bridge_address=address)
+    controller = NetworkController(metadata, settings)
+    controller.setup()
+    controller.teardown()
+    controller.close()
+    metadata.close()

@@ -1,0 +1,81 @@
+"""docker-py 7, unmodified, against our engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import docker
+import pytest
+
+from tests.e2e.conftest import Engine, busybox_tar
+
+pytestmark = pytest.mark.requires("root", "overlay", "bridge", "nftables", "program:busybox")
+
+
+@pytest.fixture
+def client(engine: Engine) -> Iterator[Any]:
+    made = docker.DockerClient(base_url=engine.host)
+    yield made
+    made.close()
+
+
+def test_run_and_errors(client: Any) -> None:
+    assert client.ping()
+    assert client.containers.run("box", ["echo", "hi"], remove=True) == b"hi\n"
+    with pytest.raises(docker.errors.ContainerError) as failed:
+        client.containers.run("box", ["false"], remove=True)
+    assert failed.value.exit_status == 1
+    with pytest.raises(docker.errors.ImageNotFound):
+        client.containers.create("nosuch")
+
+
+def test_the_life_of_a_container(client: Any) -> None:
+    container = client.containers.run(
+        "box", ["sh", "-c", "echo up; exec sleep 600"], detach=True, name="py", labels={"a": "b"}, mem_limit="64m"
+    )
+    try:
+        assert [each.name for each in client.containers.list(filters={"label": "a=b"})] == ["py"]
+        assert container.exec_run(["sh", "-c", "echo x; exit 3"]) == (3, b"x\n")
+        assert container.exec_run(["cat", "/data/file"], demux=True).output == (b"from the image\n", None)
+        assert container.logs() == b"up\n"
+        assert container.top()["Processes"][0][-1] == "sleep 600"
+        container.reload()
+        assert container.status == "running"
+        container.pause()
+        container.unpause()
+        container.rename("py2")
+        container.restart(timeout=0)
+        container.stop(timeout=0)
+        assert container.wait()["StatusCode"] == 137
+    finally:
+        container.remove(force=True)
+
+
+def test_attached_socket(client: Any) -> None:
+    container = client.containers.create("box", ["cat"], stdin_open=True)
+    stream = client.api.attach_socket(container.id, {"stdin": 1, "stdout": 1, "stream": 1})
+    container.start()
+    stream._sock.sendall(b"ping\n")
+    seen = b""
+    while len(seen) < 13:
+        seen += stream._sock.recv(100)
+    assert seen == b"\x01\0\0\0\0\0\0\x05ping\n"
+    stream._sock.close()
+    stream.close()
+    container.remove(force=True)
+
+
+def test_images_volumes_and_the_rest(client: Any) -> None:
+    assert client.images.get("box").tags == ["box:latest"]
+    client.images.get("box").tag("py", "1")
+    client.images.remove("py:1")
+    with pytest.raises(docker.errors.APIError):
+        client.images.load(b"no archive")
+    client.api.import_image_from_data(busybox_tar(), repository="imported")
+    client.images.remove("imported")
+    client.volumes.create("pyvol").remove()
+    assert {each.name for each in client.networks.list()} == {"bridge", "host", "none"}
+    assert client.info()["Driver"] == "overlay2"
+    assert client.version()["ApiVersion"] == "1.51"
+    assert client.df()["Images"]
