@@ -117,5 +117,21 @@ def run(name: str, words: Sequence[str], host: str = "") -> int:
     return status
 
 
+def entry() -> None:
+    """The console script: leaves without taking the interpreter down, which is a tenth of a command's time."""
+    import os
+
+    try:
+        status = main()
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        status = 141
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

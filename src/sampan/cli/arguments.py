@@ -6,6 +6,13 @@ import argparse
 import sys
 from typing import NoReturn
 
+_WIDTH = 100
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    # With its width given, argparse does not ask for the terminal's with every option that is added.
+    return argparse.HelpFormatter(prog, width=_WIDTH)
+
 
 class Parser(argparse.ArgumentParser):
     """`status`: what a wrong flag ends with."""
@@ -13,7 +20,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, name: str, usage: str, description: str, status: int = 125, *, help_flag: bool = True) -> None:
         super().__init__(
             prog=f"sampan {name}", usage=f"sampan {name} {usage}", description=description, allow_abbrev=False,
-            add_help=help_flag,
+            add_help=help_flag, formatter_class=_formatter,
         )  # fmt: skip
         self._status = status
 

@@ -7,11 +7,10 @@ import os
 import sys
 from collections.abc import Iterator
 from typing import BinaryIO, TextIO
-from urllib.parse import quote
 
 from sampan.cli.arguments import Parser
 from sampan.cli.context import Context
-from sampan.client.client import Client, Document
+from sampan.client.client import Client, Document, quoted
 from sampan.errors import InvalidArgument, SampanError
 
 FAILURE = 1
@@ -139,7 +138,7 @@ def _import(client: Client, flags: argparse.Namespace) -> int:
     repository, _, tag = flags.repository.rpartition(":")
     if not repository or "/" in tag:
         repository, tag = flags.repository, ""
-    changes = "".join(f"&changes={quote(each, safe='')}" for each in flags.change)
+    changes = "".join(f"&changes={quoted(each)}" for each in flags.change)
     with _input(flags.file) as file:
         last: Document = {}
         for message in _checked(

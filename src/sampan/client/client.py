@@ -6,7 +6,6 @@ import json
 import socket
 from collections.abc import Iterable, Iterator
 from typing import Any
-from urllib.parse import quote
 
 from sampan import errors
 from sampan.client.http import Host, Response, send
@@ -35,6 +34,14 @@ def parse_host(text: str) -> Host:
     raise errors.InvalidArgument(f'unable to parse docker host "{text}"')
 
 
+_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+
+
+def quoted(text: str) -> str:
+    """Percent-encoded for a query. RFC 3986"""
+    return "".join(chr(byte) if byte in _UNRESERVED else f"%{byte:02X}" for byte in text.encode())
+
+
 def query_string(parameters: dict[str, object]) -> str:
     """`?a=1&b=x`, without what is None or False; dicts go as JSON."""
     parts: list[str] = []
@@ -42,7 +49,7 @@ def query_string(parameters: dict[str, object]) -> str:
         if value is None or value is False or value == "":
             continue
         text = "1" if value is True else json.dumps(value) if isinstance(value, dict) else str(value)
-        parts.append(f"{name}={quote(text, safe='')}")
+        parts.append(f"{name}={quoted(text)}")
     return "?" + "&".join(parts) if parts else ""
 
 

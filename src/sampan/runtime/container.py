@@ -121,14 +121,13 @@ class Container:
             with child, _opened(stdio) as streams:
                 pid, pidfd = _clone(what, group)
                 if pid == 0:
-                    init.run(what, program, streams, window, child)
+                    init.run(what, group, program, streams, window, child)
             undo.callback(_end, pid, pidfd)
             record = state.Record(
                 id=container_id, bundle=bundle, cgroup=what.cgroup, pid=pid, start_time=state.start_time(pid),
                 created=time.time_ns(),
             )  # fmt: skip
             container = cls(record, state_root, pidfd)
-            container._join(group, pid, parent)
             state.save(state_root, record)
             container.master = sync.expect(parent, sync.READY)
             container._sync = parent
@@ -136,17 +135,6 @@ class Container:
             container._capabilities = what.process.capabilities
             undo.pop_all()
             return container
-
-    @staticmethod
-    def _join(group: Cgroup, pid: int, connection: socket.socket) -> None:
-        try:
-            if not group.unified:  # With v2 it was born there.
-                group.add(pid)
-            sync.send(connection, sync.IN_CGROUP)
-        except OSError as error:
-            # It died before: what it said at last tells more.
-            sync.expect(connection, sync.READY)
-            raise _cgroup_error(error) from error
 
     def start(self) -> None:
         """Execute the program. Raises CommandNotFound and its siblings; then the process has ended, and is reaped by
@@ -200,14 +188,9 @@ class Container:
             with child, _opened(stdio) as streams:
                 pid, pidfd = self._clone_inside()
                 if pid == 0:
-                    init.run_exec(wanted, self.pidfd, program, flags, streams, window, child)
+                    init.run_exec(wanted, self.pidfd, self._cgroup, program, flags, streams, window, child)
             with contextlib.ExitStack() as failed:
                 failed.callback(_end, pid, pidfd)
-                try:
-                    self._cgroup.add(pid)
-                    sync.send(parent, sync.IN_CGROUP)
-                except OSError as error:
-                    raise _cgroup_error(error) from error
                 master = sync.expect(parent, sync.READY) if wanted.terminal else None
                 if master is not None:
                     failed.callback(os.close, master)
@@ -224,12 +207,15 @@ class Container:
         except OSError as error:
             raise Conflict(f"container {self.id} is not running") from error
         try:
-            result = namespaces.clone(0)
+            born_in = self._cgroup.open() if self._cgroup.unified else None
+            result = namespaces.clone(0, born_in)
         except OSError as error:
             _own_pid_namespace()
             raise Internal(f"fork: {(error.strerror or '').lower()}") from error
         if result[0]:
             _own_pid_namespace()
+            if born_in is not None:
+                os.close(born_in)
         return result
 
     def kill(self, signal: int, all: bool = False) -> None:  # noqa: A002 - the runtime specification's word

@@ -20,6 +20,7 @@ from typing import NoReturn
 from sampan.errors import CommandNotExecutable, CommandNotFound, Internal, InvalidArgument
 from sampan.linux import capabilities, namespaces, seccomp, terminal
 from sampan.linux import process as linux_process
+from sampan.linux.cgroup import Cgroup
 from sampan.linux.namespaces import CLONE_NEWCGROUP, FLAGS
 from sampan.oci.runtime import Capabilities, Process
 from sampan.runtime import rootfs, sync
@@ -29,33 +30,16 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _FIRST_FREE = 3
 
 
-class _Barrier:
-    """Waits for the parent's word that this process is in its cgroup, once."""
-
-    def __init__(self, connection: socket.socket, new_namespace: bool) -> None:
-        self._connection = connection
-        self._new_namespace = new_namespace
-        self._passed = False
-
-    def __call__(self) -> None:
-        if self._passed:
-            return
-        self._passed = True
-        sync.expect(self._connection, sync.IN_CGROUP)
-        if self._new_namespace:
-            # Its root is the group that the process is in at this moment.
-            namespaces.unshare(CLONE_NEWCGROUP)
-
-
 def run(
-    plan: Plan, filter_program: bytes | None, stdio: tuple[int, int, int], window: tuple[int, int] | None,
-    connection: socket.socket,
+    plan: Plan, group: Cgroup, filter_program: bytes | None, stdio: tuple[int, int, int],
+    window: tuple[int, int] | None, connection: socket.socket,
 ) -> NoReturn:  # fmt: skip
     """Become the container's first process. `stdio`: the three descriptors, unused if there is a terminal."""
     try:
         _hide()
         _reset_signals()
         os.setsid()
+        _join_cgroup(group, plan.new_cgroup_namespace)
         for kind, path in plan.joins:
             if kind != "pid":  # A pid namespace is joined by the parent, before the fork.
                 join(kind, path)
@@ -63,8 +47,7 @@ def run(
             namespaces.set_hostname(plan.hostname)
         if plan.domainname:
             namespaces.set_domainname(plan.domainname)
-        in_cgroup = _Barrier(connection, plan.new_cgroup_namespace)
-        root = rootfs.build(plan, in_cgroup)
+        root = rootfs.build(plan)
         master = None
         if plan.process.terminal:
             master, slave = rootfs.open_console(root)
@@ -73,7 +56,6 @@ def run(
         rootfs.set_sysctls(root, plan.sysctl)
         rootfs.protect(root, plan)
         rootfs.enter(root)
-        in_cgroup()
         _redirect(stdio)
         linux_process.join_session_keyring("_ses." + plan.cgroup.rpartition("/")[2])
         program = confine(plan.process, filter_program, plan.seccomp.flags if plan.seccomp else ())
@@ -90,7 +72,7 @@ def run(
 
 
 def run_exec(
-    process: Process, target: int, filter_program: bytes | None,
+    process: Process, target: int, group: Cgroup, filter_program: bytes | None,
     flags: tuple[str, ...], stdio: tuple[int, int, int], window: tuple[int, int] | None, connection: socket.socket,
 ) -> NoReturn:  # fmt: skip
     """Become one more process of the container whose first process is the pidfd `target`."""
@@ -98,7 +80,7 @@ def run_exec(
         _hide()
         _reset_signals()
         os.setsid()
-        sync.expect(connection, sync.IN_CGROUP)
+        _join_cgroup(group, new_namespace=False)
         join_all(target)
         if process.terminal:
             master, slave, _ = terminal.open_pty("/dev/pts/ptmx")
@@ -113,6 +95,17 @@ def run_exec(
     except BaseException as error:
         sync.send_failure(connection, error)
         os._exit(1)
+
+
+def _join_cgroup(group: Cgroup, new_namespace: bool) -> None:
+    """A cgroup namespace's root is the group that the process is in when it is made."""
+    try:
+        if not group.unified:
+            group.join()
+        if new_namespace:
+            namespaces.unshare(CLONE_NEWCGROUP)
+    except OSError as error:
+        raise Internal(f"cgroup: {error.filename or group.path}: {(error.strerror or '').lower()}") from error
 
 
 def _hide() -> None:

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from sampan.errors import Internal
 from sampan.linux import mount as m
@@ -41,9 +41,8 @@ def _closing(descriptor: int) -> Iterator[int]:
         os.close(descriptor)
 
 
-def build(plan: Plan, in_cgroup: Callable[[], None]) -> int:
-    """Mount everything below the root directory; returns the root's descriptor. `in_cgroup` is called before the first
-    mount that depends on the cgroup and its namespace."""
+def build(plan: Plan) -> int:
+    """Mount everything below the root directory; returns the root's descriptor."""
     with _told("make the mounts of the host private"):
         m.mount("", "/", flags=plan.root_propagation)
     with _told(f"error mounting the root file system {plan.root}"):
@@ -51,8 +50,6 @@ def build(plan: Plan, in_cgroup: Callable[[], None]) -> int:
         m.mount(plan.root, plan.root, flags=m.MS_BIND | m.MS_REC)
     root = os.open(plan.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     for step in plan.mounts:
-        if step.kind in ("cgroup", "cgroup2"):
-            in_cgroup()
         with _told(f'error mounting "{step.source}" to rootfs at "{step.destination}"'):
             _mount(root, step, plan.new_cgroup_namespace, plan.cgroup)
     _make_devices(root, plan)

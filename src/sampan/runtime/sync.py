@@ -3,15 +3,13 @@
 One socket pair, one datagram a message; the child's end is closed by its execve::
 
     parent                                child
-      │ clone ─────────────────────────────▶ │ namespaces, mounts …
-      │ puts it into its cgroup              │
-      │ ── IN_CGROUP ──────────────────────▶ │ cgroup namespace, cgroup mounts, limits, identity
+      │ clone ─────────────────────────────▶ │ cgroup, namespaces, mounts, limits, identity
       │ ◀───────────── READY (pty master) ── │
       │ ── START ──────────────────────────▶ │ execve
       │ ◀─────────────────── end of file ─── │   (it runs)
 
-At any point the child may send FAILED with an error instead, and exit. An exec's process says no READY and waits for no
-START.
+At any point the child may send FAILED with an error instead, and exit. An exec's process waits for no
+START, and says READY only to hand over its terminal.
 """
 
 from __future__ import annotations
@@ -24,7 +22,6 @@ import msgspec
 
 from sampan.errors import Internal, SampanError, from_kind, kind_of
 
-IN_CGROUP = b"g"
 READY = b"r"
 START = b"s"
 _FAILED = b"e"
