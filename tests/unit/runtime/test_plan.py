@@ -1,0 +1,85 @@
+"""The plan is pure: what a configuration means, without a kernel."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from sampan.errors import InvalidArgument, Unsupported
+from sampan.linux import mount as m
+from sampan.linux.cgroup import v1, v2
+from sampan.linux.namespaces import CLONE_NEWNS, CLONE_NEWPID
+from sampan.oci.runtime import (
+    CPU,
+    DeviceCgroup,
+    Linux,
+    LinuxResources,
+    Memory,
+    Mount,
+    Namespace,
+    Pids,
+    Process,
+    Root,
+    Spec,
+)
+from sampan.runtime.plan import mount_step, plan
+
+SPEC = Spec(
+    oci_version="1.0.0", root=Root(path="rootfs"), process=Process(cwd="/", args=("true",)),
+    linux=Linux(namespaces=(Namespace(type="mount"), Namespace(type="pid"), Namespace(type="network", path="/n"))),
+)  # fmt: skip
+
+
+def test_namespaces_are_made_or_joined() -> None:
+    made = plan(SPEC, "id", "/bundle")
+    assert made.clone_flags == CLONE_NEWNS | CLONE_NEWPID
+    assert made.joins == (("network", "/n"),)
+    assert made.root == "/bundle/rootfs"
+    assert made.cgroup == "/id"
+    assert [device.path for device in made.devices] == [
+        "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"root": None}, {"process": None}, {"process": Process(cwd="/")}, {"process": Process(cwd="x", args=("a",))},
+        {"linux": Linux(namespaces=())}, {"linux": Linux(namespaces=(Namespace(type="mount"),) * 2)},
+        {"hostname": "x"},
+    ],
+)  # fmt: skip
+def test_nonsense_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(InvalidArgument):
+        plan(msgspec.structs.replace(SPEC, **changes), "id", "/b")
+
+
+def test_what_is_not_done_is_said() -> None:
+    linux = Linux(namespaces=(Namespace(type="mount"), Namespace(type="user")))
+    with pytest.raises(Unsupported, match="user namespaces"):
+        plan(msgspec.structs.replace(SPEC, linux=linux), "id", "/b")
+
+
+def test_mount_options_are_sorted() -> None:
+    bind = mount_step(Mount(destination="/x", source="here", options=("rbind", "ro", "rslave")), "/b")
+    assert (bind.source, bind.flags, bind.attributes, bind.propagation) == (
+        "/b/here", m.MS_BIND | m.MS_REC | m.MS_RDONLY, m.MS_RDONLY, m.MS_SLAVE | m.MS_REC,
+    )  # fmt: skip
+    tmpfs = mount_step(Mount(destination="t", type="tmpfs", options=("nosuid", "size=1m", "mode=755")), "/b")
+    assert (tmpfs.destination, tmpfs.flags, tmpfs.data) == ("/t", m.MS_NOSUID, "size=1m,mode=755")
+
+
+def test_one_set_of_limits_for_both_cgroups() -> None:
+    limits = LinuxResources(
+        memory=Memory(limit=100, swap=300), cpu=CPU(shares=1024, quota=50000, period=100000), pids=Pids(limit=7),
+        devices=(DeviceCgroup(allow=False), DeviceCgroup(allow=True, type="c", major=1, minor=3, access="rw")),
+    )  # fmt: skip
+    first = {write.file: write.value for write in v1.writes(limits)}
+    assert first["memory.limit_in_bytes"] == "100"
+    assert first["memory.memsw.limit_in_bytes"] == "300"
+    assert first["devices.allow"] == "c 1:3 rw"
+    assert first["devices.deny"] == "a"
+    second = {write.file: write.value for write in v2.writes(limits)}
+    assert second == {
+        "memory.swap.max": "200", "memory.max": "100", "cpu.weight": "39", "cpu.max": "50000 100000", "pids.max": "7",
+    }  # fmt: skip
