@@ -20,7 +20,6 @@ PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
-CLOSE_RANGE_CLOEXEC = 4
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _LAST_DESCRIPTOR = 0xFFFFFFFF
 
@@ -51,11 +50,6 @@ def become_subreaper() -> None:
 
 def set_no_new_privs() -> None:
     prctl(PR_SET_NO_NEW_PRIVS, 1)
-
-
-def close_on_exec_from(first: int) -> None:
-    """close_range(2): every descriptor from `first` on is closed by the next execve."""
-    syscall("close_range", first, _LAST_DESCRIPTOR, CLOSE_RANGE_CLOEXEC)
 
 
 def close_from(first: int) -> None:

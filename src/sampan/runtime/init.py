@@ -56,12 +56,14 @@ def run(
         rootfs.set_sysctls(root, plan.sysctl)
         rootfs.protect(root, plan)
         rootfs.enter(root)
-        _redirect(stdio)
+        descriptors = _redirect(stdio, connection.fileno(), *(() if master is None else (master,)))
+        connection.detach()
+        connection = socket.socket(fileno=descriptors[0])
         linux_process.join_session_keyring("_ses." + plan.cgroup.rpartition("/")[2])
         program = confine(plan.process, filter_program, plan.seccomp.flags if plan.seccomp else ())
-        sync.send(connection, sync.READY, master)
+        sync.send(connection, sync.READY, descriptors[1] if master is not None else None)
         if master is not None:
-            os.close(master)
+            os.close(descriptors[1])
         sync.expect(connection, sync.START)
         if plan.reaper:
             _reap(program, plan.process, connection)
@@ -88,7 +90,9 @@ def run_exec(
             stdio = (slave, slave, slave)
             sync.send(connection, sync.READY, master)
             os.close(master)
-        _redirect(stdio)
+        descriptors = _redirect(stdio, connection.fileno())
+        connection.detach()
+        connection = socket.socket(fileno=descriptors[0])
         linux_process.join_session_keyring("_ses.exec")
         program = confine(process, filter_program, flags)
         _execute(program, process)
@@ -154,12 +158,16 @@ def _take_terminal(slave: int, process: Process, window: tuple[int, int] | None)
     os.fchown(slave, process.user.uid, -1)
 
 
-def _redirect(stdio: tuple[int, int, int]) -> None:
-    # Out of the way first: one of them may be 0, 1 or 2 itself.
-    copies = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE) for each in stdio]
+def _redirect(stdio: tuple[int, int, int], *kept: int) -> list[int]:
+    """Make the three 0, 1 and 2, move the `kept` ones behind them (close-on-exec; returned) and close all others: a low
+    limit of open files must not meet those that the parent happens to have."""
+    wanted = (*stdio, *kept)
+    # Out of the way first: one of them may stand where another belongs.
+    copies = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, len(wanted)) for each in wanted]
     for number, copy in enumerate(copies):
-        os.dup2(copy, number)
-    linux_process.close_on_exec_from(_FIRST_FREE)
+        os.dup2(copy, number, inheritable=number < _FIRST_FREE)
+    linux_process.close_from(len(wanted))
+    return list(range(_FIRST_FREE, len(wanted)))
 
 
 def confine(process: Process, filter_program: bytes | None, flags: tuple[str, ...]) -> str:

@@ -138,10 +138,13 @@ def test_confinement(box: Box) -> None:
     assert "Read-only file system" in text
     deny = Seccomp(default_action="SCMP_ACT_ALLOW", syscalls=(Syscall(names=("mkdir",), action="SCMP_ACT_ERRNO"),))
     assert "not permitted" in box.run("mkdir", "/x", seccomp=deny)[1]
+    many = [os.open("/dev/null", os.O_RDONLY) for _ in range(100)]  # More than the limit that is set.
     _, text = box.run(
         "sh", "-c", "id -u; id -g; ulimit -n; cat /proc/self/status", user=User(uid=7, gid=8, additional_gids=(9,)),
         rlimits=(Rlimit(type="RLIMIT_NOFILE", soft=50, hard=60),), no_new_privileges=True,
     )  # fmt: skip
+    for each in many:
+        os.close(each)
     assert text.split()[:3] == ["7", "8", "50"]
     assert "NoNewPrivs:\t1" in text
     assert "CapEff:\t0000000000000000" in text
