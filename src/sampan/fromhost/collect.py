@@ -51,7 +51,14 @@ class Collector:
         if os.path.isdir(path):
             self._directory(self.tree.add(path))
         else:
+            self._add_file(path)
+
+    def _add_file(self, path: str) -> None:
+        """A program, or data where a path leads to it."""
+        if os.access(path, os.X_OK):
             self.programs.append(self._program(path))
+        else:
+            self._file(self.tree.add(path), path)
 
     def add_system(self) -> None:
         """The files and directories that programs expect of any system. To be called last."""
@@ -79,8 +86,6 @@ class Collector:
             # The library is found from the interpreter's place, so a path that is not itself a link to it is no use.
             path = path if os.path.realpath(path) == executable else executable
             self._directory(self.tree.add(library), library=True)
-        if not os.access(path, os.X_OK):
-            raise InvalidArgument(f"{path}: permission denied")
         self._file(self.tree.add(path), path)
         return path
 
@@ -91,7 +96,7 @@ class Collector:
                 self._file(file, file, optional=True)
 
     def _file(self, real: str, asked: str, *, optional: bool = False, rpath: tuple[str, ...] = ()) -> None:
-        """What a file needs comes along. Of a file in a directory that was asked for, what cannot be had is left out."""
+        """What a file needs comes along. Of a file in a directory that was asked for, what can't be had is left out."""
         if real in self._seen:
             return
         self._seen.add(real)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import platform
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
@@ -61,14 +61,13 @@ def read_elf(path: str) -> Elf | None:
 
 
 def _parse(path: str, file: BinaryIO) -> Elf:
-    # Imported where the first ELF file is met: 40 ms that no other command needs.
-
     interpreter: str | None = None
     tags: dict[str, list[str]] = {"DT_NEEDED": [], "DT_RPATH": [], "DT_RUNPATH": [], "DT_SONAME": []}
     attributes = {"DT_NEEDED": "needed", "DT_RPATH": "rpath", "DT_RUNPATH": "runpath", "DT_SONAME": "soname"}
     try:
         elf = ELFFile(file)
-        for segment in elf.iter_segments():
+        segments: Any = elf.iter_segments()
+        for segment in segments:
             if segment["p_type"] == "PT_INTERP":
                 interpreter = segment.get_interp_name()
             elif segment["p_type"] == "PT_DYNAMIC":

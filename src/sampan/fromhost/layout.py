@@ -106,7 +106,7 @@ def write_layout(reference: Reference, tree: Tree, run: RunConfig, comment: str,
 
 
 def _write_layer(tree: Tree, output: _Hashing) -> None:
-    with tarfile.open(fileobj=output, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_CHUNK) as archive:
+    with tarfile.open(fileobj=output, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_CHUNK) as archive:  # type: ignore[call-overload]
         for node in tree:
             _add_node(archive, node)
 

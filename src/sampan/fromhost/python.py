@@ -14,7 +14,8 @@ from sampan.errors import InvalidArgument
 _NAME = re.compile(r"python(3(\.\d+)?)?")
 _QUESTION = """
 import json, os, sys
-print(json.dumps([os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable), os.path.dirname(os.__file__)]))
+executable = getattr(sys, "_base_executable", None) or sys.executable
+print(json.dumps([os.path.realpath(executable), os.path.dirname(os.__file__)]))
 """
 _NOT_NEEDED = ("test", "idlelib", "turtledemo", "site-packages", "dist-packages", "config-*", "lib2to3")
 """What stands beside the standard library, or is of it and serves its own developers."""
