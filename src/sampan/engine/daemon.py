@@ -191,7 +191,7 @@ class Daemon:
             self._engine.events.close()
             await asyncio.sleep(0)
             router.cancel_streams()
-            await server.shutdown(_GRACE)
+            await server.end(_GRACE)
 
 
 async def _run(config: Config) -> None:

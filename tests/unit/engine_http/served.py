@@ -90,4 +90,4 @@ async def serve(directory: pathlib.Path, routes: Sequence[RouteDef]) -> AsyncIte
     finally:
         listener.close()
         router.cancel_streams()
-        await server.shutdown(1)
+        await server.end(1)

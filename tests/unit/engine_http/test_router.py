@@ -197,3 +197,25 @@ async def test_the_end_of_the_engine_ends_streams(short_dir: pathlib.Path) -> No
         assert time.monotonic() - ended_at < 0.5
         assert (await client.reader.read()).endswith(b"\r\n\r\n")
         client.close()
+
+
+async def test_the_end_of_the_engine_waits_for_work_and_not_for_idle_connections(short_dir: pathlib.Path) -> None:
+    began, go_on = asyncio.Event(), asyncio.Event()
+
+    async def handler(request: Request) -> web.StreamResponse:
+        began.set()
+        await go_on.wait()
+        return web.Response(text="done")
+
+    async with serve(short_dir, [RouteDef("POST", "/work", handler), *ROUTES]) as served:
+        idle, busy = await served.connect(), await served.connect()
+        assert (await idle.ask("GET", "/plain")).status == 200
+        busy.send("POST", "/work")
+        await began.wait()
+        end = asyncio.create_task(served.server.end(5))
+        assert await asyncio.wait_for(idle.reader.read(), 1) == b""
+        go_on.set()
+        assert (await busy.receive()).body == b"done"
+        await asyncio.wait_for(end, 1)
+        idle.close()
+        busy.close()

@@ -69,3 +69,8 @@ class Server(web.Server):
 
     def __call__(self) -> RequestHandler:
         return Connection(self, loop=self._loop, **self._kwargs)
+
+    async def end(self, grace: float) -> None:
+        """Close the connections that wait for a request, and after `grace` seconds those that are at one."""
+        self.pre_shutdown()
+        await self.shutdown(grace)
