@@ -55,7 +55,7 @@ class AlreadyServed(Conflict):
     """What this engine was started for, another one does."""
 
 
-class _Lock:
+class Lock:
     """The pid file, and the lock on the data root that says whose it is."""
 
     def __init__(self, config: Config) -> None:
@@ -147,7 +147,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told, number)
         loop.add_signal_handler(signal.SIGHUP, _log.info, "SIGHUP: nothing is reloaded")
-        lock = _Lock(self._config)
+        lock = Lock(self._config)
         sockets: list[socket.socket] = []
         try:
             # Before the engine is ready: a client that comes now waits in the socket's queue, and is not refused.

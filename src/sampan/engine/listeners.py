@@ -60,7 +60,7 @@ def _unix(path: str, group: str) -> socket.socket:
                 os.unlink(temporary)
             listener.bind(temporary)
             os.chmod(temporary, 0o660)
-            os.chown(temporary, 0, owner)
+            os.chown(temporary, -1, owner)
             listener.listen(128)
             os.rename(temporary, path)
         except BaseException:
