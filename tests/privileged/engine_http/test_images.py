@@ -125,7 +125,8 @@ def test_changes() -> None:
     run = apply_changes(
         RunConfig(env=("PATH=/bin", "A=1")),
         ['CMD ["sh", "-c", "x"]', "entrypoint run it", "ENV A=2 B='two words'", "ENV C rest of line",
-         "EXPOSE 80 53/udp", "LABEL a=b", 'VOLUME ["/v"]', "WORKDIR /w\nWORKDIR sub", "USER me", "STOPSIGNAL SIGINT", "ONBUILD RUN x"],
+         "EXPOSE 80 53/udp", "LABEL a=b", 'VOLUME ["/v"]', "WORKDIR /w\nWORKDIR sub", "USER me",
+         "STOPSIGNAL SIGINT", "ONBUILD RUN x"],
     )  # fmt: skip
     assert run.cmd == ("sh", "-c", "x")
     assert run.entrypoint == ("/bin/sh", "-c", "run it")
