@@ -57,6 +57,23 @@ def close_from(first: int) -> None:
     syscall("close_range", first, _LAST_DESCRIPTOR, 0)
 
 
+def close_all_but(*kept: int) -> None:
+    """Close every descriptor from 3 on that is not among these."""
+    first = 3
+    for descriptor in sorted(kept):
+        if descriptor > first:
+            syscall("close_range", first, descriptor - 1, 0)
+        first = descriptor + 1
+    close_from(first)
+
+
+def ignored_signals() -> list[int]:
+    """The numbers of the signals that this process ignores, as its /proc/self/status has them."""
+    with open("/proc/self/status", "rb") as file:
+        mask = next(int(line.split()[1], 16) for line in file if line.startswith(b"SigIgn:"))
+    return [number for number in range(1, 65) if mask >> number - 1 & 1]
+
+
 def send_signal(pidfd: int, signal: int) -> None:
     """pidfd_send_signal(2); ProcessLookupError when it has ended."""
     syscall("pidfd_send_signal", pidfd, signal, None, 0)

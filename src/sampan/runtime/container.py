@@ -21,6 +21,7 @@ from sampan.linux import namespaces, process, seccomp
 from sampan.linux.cgroup import Cgroup, Counters
 from sampan.oci.runtime import Capabilities, LinuxResources, Process, Seccomp, Spec
 from sampan.runtime import init, state, sync
+from sampan.runtime.newborn import Newborn
 from sampan.runtime.plan import Plan, checked_process, plan
 
 _SPEC = msgspec.json.Decoder(Spec)
@@ -96,40 +97,49 @@ class Container:
         *,
         spec: Spec | None = None,
         window: tuple[int, int] | None = None,
+        newborn: Newborn | None = None,
     ) -> Container:
         """Make everything, up to the execve of the program, which `start` does. `window`: width and height.
+
+        `newborn` becomes its process if it can, and is used up in any case.
 
         Raises InvalidArgument, Unsupported, Conflict (the id is in use), CommandNotFound, CommandNotExecutable,
         Internal; then nothing is left.
         """
-        if spec is None:
-            spec = load_spec(bundle)
-        what = plan(spec, container_id, bundle)
         with contextlib.ExitStack() as undo:
+            if newborn is not None:
+                undo.callback(newborn.dismiss)
+            if spec is None:
+                spec = load_spec(bundle)
+            what = plan(spec, container_id, bundle)
+            group = _group(what.cgroup)
             state.reserve(state_root, container_id)
             undo.callback(state.remove, state_root, container_id)
-            try:
-                group = Cgroup(what.cgroup)
-                group.create()
-                undo.callback(_remove_group, group)
-                group.apply(what.resources)
-            except (OSError, ValueError) as error:
-                raise _cgroup_error(error) from error
+            with _opened(stdio) as streams:
+                if newborn is not None and newborn.order(what, streams, window):
+                    # It mounts while this process makes the cgroup.
+                    pid, pidfd, parent = newborn.pid, newborn.pidfd, newborn.connection
+                    undo.callback(_end, pid, pidfd)
+                    _make_group(group, what.resources, undo)
+                else:
+                    if newborn is not None:
+                        newborn.dismiss()
+                    _make_group(group, what.resources, undo)
+                    pid, pidfd, parent = _fork(what, group, streams, window)
+                    undo.callback(parent.close)
+                    undo.callback(os.close, pidfd)
+                    undo.callback(_end, pid, pidfd)
             program = _filter(what.seccomp, state_root)
-            parent, child = sync.pair()
-            undo.callback(parent.close)
-            with child, _opened(stdio) as streams:
-                pid, pidfd = _clone(what, group)
-                if pid == 0:
-                    init.run(what, group, program, streams, window, child)
-            undo.callback(_end, pid, pidfd)
+            with contextlib.suppress(BrokenPipeError):  # It has failed; what it says of it is read next.
+                sync.send(parent, sync.GROUP + program)
             record = state.Record(
                 id=container_id, bundle=bundle, cgroup=what.cgroup, pid=pid, start_time=state.start_time(pid),
                 created=time.time_ns(),
             )  # fmt: skip
             container = cls(record, state_root, pidfd)
             state.save(state_root, record)
-            container.master = sync.expect(parent, sync.READY)
+            _, masters = sync.expect(parent, sync.READY)
+            container.master = masters[0] if masters else None
             container._sync = parent
             container._seccomp = what.seccomp
             container._capabilities = what.process.capabilities
@@ -190,9 +200,11 @@ class Container:
                 if pid == 0:
                     init.run_exec(wanted, self.pidfd, self._cgroup, program, flags, streams, window, child)
             with contextlib.ExitStack() as failed:
+                failed.callback(os.close, pidfd)
                 failed.callback(_end, pid, pidfd)
-                master = sync.expect(parent, sync.READY) if wanted.terminal else None
-                if master is not None:
+                master = None
+                if wanted.terminal:
+                    master = sync.expect(parent, sync.READY)[1][0]
                     failed.callback(os.close, master)
                 message, _ = sync.receive(parent)
                 if message:
@@ -300,13 +312,46 @@ class Container:
             self.pidfd = -1
 
 
-def _filter(profile: Seccomp | None, state_root: str) -> bytes | None:
+def _filter(profile: Seccomp | None, state_root: str) -> bytes:
+    """The profile's program; empty if there is none."""
     if profile is None:
-        return None
+        return b""
     try:
         return seccomp.program(profile, f"{state_root}/.seccomp")
     except (ValueError, OSError) as error:
         raise InvalidArgument(f"{error.strerror or error}" if isinstance(error, OSError) else str(error)) from error
+
+
+def _group(path: str) -> Cgroup:
+    try:
+        return Cgroup(path)
+    except ValueError as error:
+        raise _cgroup_error(error) from error
+
+
+def _make_group(group: Cgroup, resources: LinuxResources, undo: contextlib.ExitStack) -> None:
+    try:
+        group.create()
+        undo.callback(_remove_group, group)
+        group.apply(resources)
+    except (OSError, ValueError) as error:
+        raise _cgroup_error(error) from error
+
+
+def _fork(
+    what: Plan, group: Cgroup, stdio: tuple[int, int, int], window: tuple[int, int] | None
+) -> tuple[int, int, socket.socket]:
+    """The child's pid and pidfd, and the parent's end of the conversation."""
+    parent, child = sync.pair()
+    try:
+        with child:
+            pid, pidfd = _clone(what, group)
+            if pid == 0:
+                init.run(what, stdio, window, child)
+    except BaseException:
+        parent.close()
+        raise
+    return pid, pidfd, parent
 
 
 def _clone(what: Plan, group: Cgroup) -> tuple[int, int]:
@@ -342,7 +387,6 @@ def _end(pid: int, pidfd: int) -> None:
         process.send_signal(pidfd, signals.SIGKILL)
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, 0)
-    os.close(pidfd)
 
 
 def _remove_group(group: Cgroup) -> None:

@@ -31,15 +31,21 @@ _FIRST_FREE = 3
 
 
 def run(
-    plan: Plan, group: Cgroup, filter_program: bytes | None, stdio: tuple[int, int, int],
-    window: tuple[int, int] | None, connection: socket.socket,
-) -> NoReturn:  # fmt: skip
-    """Become the container's first process. `stdio`: the three descriptors, unused if there is a terminal."""
+    plan: Plan,
+    stdio: tuple[int, int, int],
+    window: tuple[int, int] | None,
+    connection: socket.socket,
+    unshared: int = 0,
+) -> NoReturn:
+    """Become the container's first process. `stdio`: the three descriptors, unused if there is a terminal.
+
+    `unshared`: namespaces (CLONE_NEW*) that the process was not born in and makes now.
+    """
     try:
         _hide()
         _reset_signals()
         os.setsid()
-        _join_cgroup(group, plan.new_cgroup_namespace)
+        namespaces.unshare(unshared)
         for kind, path in plan.joins:
             if kind != "pid":  # A pid namespace is joined by the parent, before the fork.
                 join(kind, path)
@@ -48,6 +54,9 @@ def run(
         if plan.domainname:
             namespaces.set_domainname(plan.domainname)
         root = rootfs.build(plan)
+        filter_program, _ = sync.expect(connection, sync.GROUP)
+        _join_cgroup(Cgroup(plan.cgroup), plan.new_cgroup_namespace)
+        rootfs.finish(root, plan)
         master = None
         if plan.process.terminal:
             master, slave = rootfs.open_console(root)
@@ -61,9 +70,9 @@ def run(
         connection = socket.socket(fileno=descriptors[0])
         linux_process.join_session_keyring("_ses." + plan.cgroup.rpartition("/")[2])
         program = confine(plan.process, filter_program, plan.seccomp.flags if plan.seccomp else ())
-        sync.send(connection, sync.READY, descriptors[1] if master is not None else None)
-        if master is not None:
-            os.close(descriptors[1])
+        sync.send(connection, sync.READY, *descriptors[1:])
+        for descriptor in descriptors[1:]:
+            os.close(descriptor)
         sync.expect(connection, sync.START)
         if plan.reaper:
             _reap(program, plan.process, connection)
@@ -74,7 +83,7 @@ def run(
 
 
 def run_exec(
-    process: Process, target: int, group: Cgroup, filter_program: bytes | None,
+    process: Process, target: int, group: Cgroup, filter_program: bytes,
     flags: tuple[str, ...], stdio: tuple[int, int, int], window: tuple[int, int] | None, connection: socket.socket,
 ) -> NoReturn:  # fmt: skip
     """Become one more process of the container whose first process is the pidfd `target`."""
@@ -143,9 +152,9 @@ def join_all(pidfd: int) -> None:
 
 def _reset_signals() -> None:
     """As a program expects them: nothing handled, ignored or blocked. Python ignores SIGPIPE and SIGXFSZ."""
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        if signal.getsignal(number) not in (signal.SIG_DFL, None):
-            signal.signal(number, signal.SIG_DFL)
+    # What is handled goes back to its default by the execve itself.
+    for number in linux_process.ignored_signals():
+        signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
@@ -170,8 +179,8 @@ def _redirect(stdio: tuple[int, int, int], *kept: int) -> list[int]:
     return list(range(_FIRST_FREE, len(wanted)))
 
 
-def confine(process: Process, filter_program: bytes | None, flags: tuple[str, ...]) -> str:
-    """Limits, identity, capabilities and the system call filter, in the order in which each is still allowed.
+def confine(process: Process, filter_program: bytes, flags: tuple[str, ...]) -> str:
+    """Limits, identity, capabilities and the system call filter (empty: none), in the order in which each is allowed.
 
     Returns the program's path, looked up as the user that it will run as. Raises CommandNotFound and its siblings.
     """

@@ -96,6 +96,8 @@ class Plan:
     joins: tuple[tuple[str, str], ...]
     """Namespaces to join: type and path, in the order in which it works."""
     mounts: tuple[MountStep, ...]
+    cgroup_mounts: tuple[MountStep, ...]
+    """Those that wait for the cgroup: its file system, and what lies above or below its place and comes later."""
     devices: tuple[Device, ...]
     masked: tuple[str, ...]
     readonly: tuple[str, ...]
@@ -140,6 +142,7 @@ def plan(spec: Spec, container_id: str, bundle: str) -> Plan:
     if spec.hostname and "uts" not in seen:
         raise InvalidArgument("config.json: hostname needs a uts namespace")
     resources = linux.resources or LinuxResources()
+    mounts, cgroup_mounts = _split([mount_step(each, bundle) for each in spec.mounts])
     return Plan(
         root=os.path.normpath(os.path.join(bundle, spec.root.path)),
         root_propagation=_root_propagation(linux.rootfs_propagation),
@@ -147,7 +150,8 @@ def plan(spec: Spec, container_id: str, bundle: str) -> Plan:
         clone_flags=clone_flags,
         new_cgroup_namespace=new_cgroup,
         joins=tuple(joins),
-        mounts=tuple(mount_step(each, bundle) for each in spec.mounts),
+        mounts=mounts,
+        cgroup_mounts=cgroup_mounts,
         devices=_devices(linux.devices),
         masked=linux.masked_paths,
         readonly=linux.readonly_paths,
@@ -242,6 +246,20 @@ def mount_step(mount: Mount, bundle: str) -> MountStep:
         attributes,
         recursive,
     )
+
+
+def _split(steps: list[MountStep]) -> tuple[tuple[MountStep, ...], tuple[MountStep, ...]]:
+    """The mounts that can be made before the cgroup, and those that can't: neither may cover what it did not."""
+    early: list[MountStep] = []
+    late: list[MountStep] = []
+    for step in steps:
+        place = step.destination.rstrip("/") + "/"
+        related = any(
+            place.startswith(other) or other.startswith(place)
+            for other in (each.destination.rstrip("/") + "/" for each in late)
+        )
+        (late if related or step.kind == "cgroup" else early).append(step)
+    return tuple(early), tuple(late)
 
 
 def _devices(extra: tuple[Device, ...]) -> tuple[Device, ...]:

@@ -42,20 +42,29 @@ def _closing(descriptor: int) -> Iterator[int]:
 
 
 def build(plan: Plan) -> int:
-    """Mount everything below the root directory; returns the root's descriptor."""
+    """Mount what does not need the cgroup below the root directory; returns the root's descriptor."""
     with _told("make the mounts of the host private"):
         m.mount("", "/", flags=plan.root_propagation)
     with _told(f"error mounting the root file system {plan.root}"):
         # A mount of its own: pivot_root wants one, and no flag of it changes the host's.
         m.mount(plan.root, plan.root, flags=m.MS_BIND | m.MS_REC)
     root = os.open(plan.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    for step in plan.mounts:
-        with _told(f'error mounting "{step.source}" to rootfs at "{step.destination}"'):
-            _mount(root, step, plan.new_cgroup_namespace, plan.cgroup)
+    _mount_all(root, plan, plan.mounts)
     _make_devices(root, plan)
+    return root
+
+
+def finish(root: int, plan: Plan) -> None:
+    """Mount the rest: this process is in its cgroup now."""
+    _mount_all(root, plan, plan.cgroup_mounts)
     with _told(f"create the working directory {plan.process.cwd}"):
         os.close(make_directories(root, plan.process.cwd))
-    return root
+
+
+def _mount_all(root: int, plan: Plan, steps: Iterable[MountStep]) -> None:
+    for step in steps:
+        with _told(f'error mounting "{step.source}" to rootfs at "{step.destination}"'):
+            _mount(root, step, plan.new_cgroup_namespace, plan.cgroup)
 
 
 def _target(root: int, step: MountStep, source_is_directory: bool) -> int:

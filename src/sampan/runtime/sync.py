@@ -3,13 +3,17 @@
 One socket pair, one datagram a message; the child's end is closed by its execve::
 
     parent                                child
-      │ clone ─────────────────────────────▶ │ cgroup, namespaces, mounts, limits, identity
+      │ clone ─────────────────────────────▶ │
+      │ ── ORDER (plan; 0, 1 and 2) ───────▶ │ namespaces, mounts
+      │ (makes the cgroup meanwhile)         │
+      │ ── GROUP (seccomp program) ────────▶ │ joins the cgroup; limits, identity
       │ ◀───────────── READY (pty master) ── │
       │ ── START ──────────────────────────▶ │ execve
       │ ◀─────────────────── end of file ─── │   (it runs)
 
-At any point the child may send FAILED with an error instead, and exit. An exec's process waits for no
-START, and says READY only to hand over its terminal.
+At any point the child may send FAILED with an error instead, and exit. Only a child that was born before its
+container was known gets an ORDER (`newborn`); the others have inherited theirs. An exec's process waits for no GROUP
+and no START, and says READY only to hand over its terminal.
 """
 
 from __future__ import annotations
@@ -22,10 +26,15 @@ import msgspec
 
 from sampan.errors import Internal, SampanError, from_kind, kind_of
 
+ORDER = b"o"
+GROUP = b"g"
 READY = b"r"
 START = b"s"
 _FAILED = b"e"
 _SIZE = 65536
+_MAX_DESCRIPTORS = 3
+MAX_ORDER = 60000
+"""Bytes of an order that fit into a datagram with room to spare."""
 
 
 class _Failed(msgspec.Struct, frozen=True, array_like=True):
@@ -38,11 +47,11 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
 
 
-def send(connection: socket.socket, message: bytes, descriptor: int | None = None) -> None:
-    """One message, with a descriptor if there is one. OSError when the other side is gone."""
+def send(connection: socket.socket, message: bytes, *descriptors: int) -> None:
+    """One message, and descriptors that go along. OSError when the other side is gone."""
     ancillary = []
-    if descriptor is not None:
-        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
+    if descriptors:
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
     connection.sendmsg([message], ancillary, socket.MSG_NOSIGNAL)
 
 
@@ -56,27 +65,32 @@ def send_failure(connection: socket.socket, error: BaseException) -> None:
         return
 
 
-def receive(connection: socket.socket) -> tuple[bytes, int | None]:
-    """One message and the descriptor that came along. Empty: the other side closed its end.
+def receive(connection: socket.socket) -> tuple[bytes, list[int]]:
+    """One message and the descriptors that came along. Empty: the other side closed its end.
 
     Raises the error that the other side sent.
     """
-    message, ancillary, _, _ = connection.recvmsg(_SIZE, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
-    descriptor = None
+    message, ancillary, _, _ = connection.recvmsg(
+        _SIZE, socket.CMSG_SPACE(4 * _MAX_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC
+    )
+    descriptors: list[int] = []
     for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS and len(data) >= 4:
-            descriptor = array.array("i", data[:4])[0]
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors += array.array("i", data[: len(data) & ~3])
     if message[:1] == _FAILED:
-        if descriptor is not None:
+        for descriptor in descriptors:
             os.close(descriptor)
         failed = msgspec.msgpack.decode(message[1:], type=_Failed)
         raise from_kind(failed.kind, failed.message)
-    return message, descriptor
+    return message, descriptors
 
 
-def expect(connection: socket.socket, wanted: bytes) -> int | None:
-    """Receive one message, which must be `wanted`; returns its descriptor. Raises Internal when the peer is gone."""
-    message, descriptor = receive(connection)
-    if message != wanted:
+def expect(connection: socket.socket, wanted: bytes) -> tuple[bytes, list[int]]:
+    """Receive one message, which must be a `wanted`; returns what follows the word, and the descriptors.
+
+    Raises Internal when the peer is gone.
+    """
+    message, descriptors = receive(connection)
+    if message[:1] != wanted:
         raise Internal("the process died while its container was being set up" if not message else "protocol error")
-    return descriptor
+    return message[1:], descriptors

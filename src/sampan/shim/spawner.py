@@ -2,16 +2,26 @@
 
 It is an exec of a sealed copy of the interpreter, so that nobody who reaches /proc/PID/exe from inside a container has
 a file of the host before him (CVE-2019-5736). It has one thread, does one thing after the other, and ends with the
-engine's end of the socket; the shims live on.
+engine's end of the socket; the shims live on. ::
+
+    engine                  spawner                 shim (forked ahead)       newborn
+      │                        │ fork ────────────────▶ │ fork ────────────────▶ │
+      │ ── Spawn ────────────▶ │ ── Spawn ────────────▶ │ ── order ────────────▶ │ becomes the container's process
+      │ ◀──────────────────────┼────────────── Started ─│                        │
+      │                        │ ◀────── (closes) ───── │
+      │                        │ fork ─────────▶ the next one
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import select
 import signal
 import socket
 import sys
+from typing import NoReturn
 
 from sampan.errors import DataCorrupt
 from sampan.linux import mount, namespaces, process
@@ -34,28 +44,101 @@ def main(descriptor: int) -> None:
     gc.collect()
     gc.freeze()
     gc.disable()
-    inbox = framing.Inbox()
     with socket.socket(fileno=descriptor) as connection:
-        while inbox.read(connection):
-            for envelope, descriptors in inbox.envelopes():
+        Spawner(connection).run()
+
+
+class Spawner:
+    """Serves one engine. One shim is always forked ahead, so that a start finds it ready."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._inbox = framing.Inbox()
+        self._poll = select.poll()
+        self._spare: socket.socket | None = None
+        self._starting: dict[int, socket.socket] = {}
+        """Shims that have their container and are starting it, by the descriptor that they close when it is done."""
+
+    def run(self) -> None:
+        """Until the engine's end of the connection closes."""
+        self._poll.register(self._connection, select.POLLIN)
+        self._fork_ahead()
+        while True:
+            for descriptor, _ in self._poll.poll():
+                if descriptor != self._connection.fileno():
+                    self._shim_closed(descriptor)
+                elif not self._inbox.read(self._connection):
+                    return
+                else:
+                    for envelope, descriptors in self._inbox.envelopes():
+                        try:
+                            self._serve(envelope, descriptors)
+                        finally:
+                            framing.close_all(descriptors)
+
+    def _serve(self, envelope: Envelope, descriptors: list[int]) -> None:
+        match envelope.body:
+            case Spawn():
+                self._spawn(envelope, descriptors)
+            case OpenNetns() | EnterNetns():
+                pid = os.fork()
+                if pid == 0:
+                    _open_in_namespace(self._connection, envelope.number, envelope.body)
+                _wait(pid)
+            case _:
+                raise DataCorrupt(f"the spawner does not answer {type(envelope.body).__name__}")
+
+    def _spawn(self, envelope: Envelope, descriptors: list[int]) -> None:
+        """Hand the container to a shim: to the one that is there, or else to one that is forked now."""
+        try:
+            while self._spare is not None:
+                shim, self._spare = self._spare, None
                 try:
-                    _serve(connection, envelope, descriptors)
-                finally:
-                    framing.close_all(descriptors)
+                    framing.send(shim, envelope, descriptors)
+                except BrokenPipeError:
+                    self._forget(shim)  # It was killed.
+                else:
+                    self._starting[shim.fileno()] = shim
+                    return
+            shim = self._fork(ahead=False)
+            self._starting[shim.fileno()] = shim
+            framing.send(shim, envelope, descriptors)
+        except OSError as error:
+            message = f"start a shim: {(error.strerror or str(error)).lower()}"
+            with socket.socket(fileno=os.dup(descriptors[0])) as control, contextlib.suppress(OSError):
+                framing.send(control, Envelope(envelope.number, Failure(kind="Unavailable", message=message)))
 
+    def _shim_closed(self, descriptor: int) -> None:
+        """A shim has started its container, or died. When all are through, the next one is forked: not earlier, as it
+        would take processor time from them."""
+        if self._spare is not None and self._spare.fileno() == descriptor:
+            shim, self._spare = self._spare, None
+            self._forget(shim)
+            return
+        self._forget(self._starting.pop(descriptor))
+        if self._spare is None and not self._starting:
+            self._fork_ahead()
 
-def _serve(connection: socket.socket, envelope: Envelope, descriptors: list[int]) -> None:
-    match envelope.body:
-        case Spawn():
-            if os.fork() == 0:
-                _child(connection, envelope.number, envelope.body, descriptors)
-        case OpenNetns() | EnterNetns():
-            pid = os.fork()
-            if pid == 0:
-                _open_in_namespace(connection, envelope.number, envelope.body)
-            _wait(pid)
-        case _:
-            raise DataCorrupt(f"the spawner does not answer {type(envelope.body).__name__}")
+    def _forget(self, shim: socket.socket) -> None:
+        self._poll.unregister(shim)
+        shim.close()
+
+    def _fork_ahead(self) -> None:
+        with contextlib.suppress(OSError):  # Without one, the next start says what is the matter.
+            self._spare = self._fork(ahead=True)
+
+    def _fork(self, ahead: bool) -> socket.socket:
+        """A new shim, which waits for its Spawn on the other end of the socket."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with theirs:
+                if os.fork() == 0:
+                    _be_shim(theirs, ahead)
+        except OSError:
+            ours.close()
+            raise
+        self._poll.register(ours, select.POLLIN)
+        return ours
 
 
 def _wait(pid: int) -> None:
@@ -66,12 +149,13 @@ def _wait(pid: int) -> None:
         return
 
 
-def _child(connection: socket.socket, number: int, spawn: Spawn, descriptors: list[int]) -> None:
+def _be_shim(connection: socket.socket, ahead: bool) -> NoReturn:
     status = 1
     try:
-        connection.close()
+        # The spawner's other sockets are its own: who waits for their end must see it.
+        process.close_all_but(connection.fileno())
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        supervisor.main(number, spawn, descriptors)
+        supervisor.main(connection, ahead)
         status = 0
     except BaseException:
         sys.excepthook(*sys.exc_info())

@@ -17,6 +17,7 @@ import msgspec
 
 from sampan.errors import Conflict, InvalidArgument, NotFound, SampanError
 from sampan.linux import process
+from sampan.runtime.newborn import Newborn, bear
 from sampan.shim import connections
 from sampan.shim.connections import Connection
 from sampan.shim.logfile import LogFile
@@ -33,10 +34,11 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Supervisor:
-    def __init__(self, create: msg.Create, control: socket.socket, held: list[int]) -> None:
-        """`held`: descriptors that are merely kept open."""
+    def __init__(self, create: msg.Create, control: socket.socket, held: list[int], newborn: Newborn | None) -> None:
+        """`held`: descriptors that are merely kept open. `newborn`: becomes the container's first process."""
         self._create = create
         self._held = held
+        self._newborn = newborn
         self._policy = create.restart
         self._loop = Loop(self._reap)
         self._log = LogFile(create.log)
@@ -59,8 +61,8 @@ class Supervisor:
         self._control = self._connect(control)
         self._control.subscribed = True
 
-    def run(self, number: int, start: bool, attachments: list[tuple[int, msg.Attachment]]) -> None:
-        """Create (and start) the container, answer the Spawn, and supervise until the end."""
+    def start(self, number: int, start: bool, attachments: list[tuple[int, msg.Attachment]]) -> bool:
+        """Create (and start) the container, and answer the Spawn. False: there is nothing to supervise."""
         try:
             self._make_task(attachments)
             assert self._task is not None
@@ -70,19 +72,24 @@ class Supervisor:
         except (SampanError, OSError) as error:
             self._clean_up()
             self._control.fail(number, error)
-            return
+            return False
         if start:
             self._control.answer(number, msg.Started(pid=pid, started_at=self._started_at))
         else:
             self._control.answer(number, msg.Created(pid=pid))
+        return True
+
+    def run(self) -> None:
+        """Supervise until the end."""
         self._loop.run()
         self._clean_up()
 
     # --- The task ---------------------------------------------------------------------------------
 
     def _make_task(self, attachments: list[tuple[int, msg.Attachment]]) -> None:
+        newborn, self._newborn = self._newborn, None
         self._task = Task(
-            self._loop, self._create, self._log, attachments, self._window, self._task_ended, self._detached
+            self._loop, self._create, self._log, attachments, self._window, self._task_ended, self._detached, newborn
         )
         self._status = msg.TaskStatus.CREATED
 
@@ -421,25 +428,40 @@ def _stats(task: Task) -> msg.StatsTaken:
     return msg.StatsTaken(read_at=time.time_ns(), blkio=blkio, **values)
 
 
-def main(number: int, spawn: msg.Spawn, descriptors: list[int]) -> None:
-    """The shim's life, in the process that the spawner has just forked. `descriptors`: those of the Spawn."""
-    create = spawn.create
+def main(spawner: socket.socket, ahead: bool) -> None:
+    """The shim's life, in the process that the spawner has just forked: wait for the Spawn, and supervise.
+
+    `ahead`: there is time until it comes. `spawner` is closed when the container has started.
+    """
     os.setsid()
     process.set_name("sampan-shim")
     process.become_subreaper()
     # The engine's terminal or supervisor must not end what it does not own; only SIGKILL does.
     for each in _STOP_SIGNALS:
         signal.signal(each, signal.SIG_IGN)
+    newborn = bear() if ahead else None
+    with spawner:
+        received = framing.receive(spawner)
+        supervisor = _started(*received, newborn) if received else None
+    if supervisor is not None:
+        supervisor.run()
+
+
+def _started(envelope: msg.Envelope, descriptors: list[int], newborn: Newborn | None) -> Supervisor | None:
+    """The supervisor of the container that the Spawn tells of; None if that could not be started."""
+    spawn = envelope.body
+    assert isinstance(spawn, msg.Spawn)
+    create = spawn.create
     control = socket.socket(fileno=descriptors[0])
     try:
         attached = 1 + len(create.attachments)
         if len(descriptors) != attached + create.held:
             raise InvalidArgument("spawn: descriptors do not match")
-        supervisor = Supervisor(create, control, descriptors[attached:])
+        supervisor = Supervisor(create, control, descriptors[attached:], newborn)
     except (SampanError, OSError) as error:
         message = error.message if isinstance(error, SampanError) else str(error)
         failure = msg.Failure(kind="Internal", message=message)
-        framing.send(control, msg.Envelope(number, failure))
-        return
+        framing.send(control, msg.Envelope(envelope.number, failure))
+        return None
     attachments = list(zip(descriptors[1:attached], create.attachments, strict=True))
-    supervisor.run(number, spawn.start, attachments)
+    return supervisor if supervisor.start(envelope.number, spawn.start, attachments) else None

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from sampan.errors import SampanError
 from sampan.runtime.container import Container, Stdio
+from sampan.runtime.newborn import Newborn
 from sampan.shim.logfile import LogFile
 from sampan.shim.loop import Loop, Timer
 from sampan.shim.streams import Streams
@@ -100,6 +101,7 @@ class Task(Running):
         window: WindowSize | None,
         on_exit: Callable[[int], None],
         on_detach: Callable[[], None],
+        newborn: Newborn | None,
     ) -> None:
         """Raises what the runtime raises; then nothing is left, and the attachments are closed."""
         streams = Streams(loop, log, self.output_ended, on_detach, close_input_with_client=create.stdin_once)
@@ -108,8 +110,9 @@ class Task(Running):
         pipes = None if create.terminal else Pipes(create.stdin)
         try:
             self.container = Container.create(
-                create.id, create.bundle, create.state_root, pipes.stdio if pipes else Stdio(), window=_size(window)
-            )
+                create.id, create.bundle, create.state_root, pipes.stdio if pipes else Stdio(), window=_size(window),
+                newborn=newborn,
+            )  # fmt: skip
         except BaseException:
             if pipes is not None:
                 pipes.close()

@@ -49,6 +49,18 @@ def send(connection: socket.socket, envelope: Envelope, descriptors: Sequence[in
         data = data[connection.send(data, socket.MSG_NOSIGNAL) :]
 
 
+def receive(connection: socket.socket) -> tuple[Envelope, list[int]] | None:
+    """The next envelope on a blocking socket and its descriptors; None at the end of the stream.
+
+    For a peer that sends one and waits: what follows it is lost. Raises OSError, DataCorrupt.
+    """
+    inbox = Inbox()
+    while inbox.read(connection):
+        for received in inbox.envelopes():
+            return received
+    return None
+
+
 class Inbox:
     """Puts envelopes together from what `read` takes off a socket."""
 

@@ -100,19 +100,30 @@ class Cgroup:
         return None if root is None else root + self.path
 
     def create(self) -> None:
-        """Make the directories, those above them too; FileExistsError when the group is there and has processes."""
-        for directory in self.directories:
-            try:
-                os.mkdir(directory, 0o755)
-            except FileExistsError:
-                if _read(f"{directory}/cgroup.procs").strip():
-                    raise FileExistsError(errno.EEXIST, "cgroup is not empty", directory) from None
-                continue
-            except FileNotFoundError:
-                self._make_parents(directory)
-                os.mkdir(directory, 0o755)
-            if os.path.exists(f"{directory}/cpuset.cpus") and not self.unified:
-                _inherit_cpuset(directory)
+        """Make the directories, those above them too; FileExistsError when the group is there and has processes.
+
+        When one can't be made, those that were are removed again.
+        """
+        with contextlib.ExitStack() as undo:
+            for directory in self.directories:
+                if self._make(directory):
+                    undo.callback(os.rmdir, directory)
+            undo.pop_all()
+
+    def _make(self, directory: str) -> bool:
+        """False if it was there already."""
+        try:
+            os.mkdir(directory, 0o755)
+        except FileExistsError:
+            if _read(f"{directory}/cgroup.procs").strip():
+                raise FileExistsError(errno.EEXIST, "cgroup is not empty", directory) from None
+            return False
+        except FileNotFoundError:
+            self._make_parents(directory)
+            os.mkdir(directory, 0o755)
+        if not self.unified and os.path.exists(f"{directory}/cpuset.cpus"):
+            _inherit_cpuset(directory)
+        return True
 
     def _make_parents(self, directory: str) -> None:
         root = directory[: -len(self.path)]
