@@ -7,6 +7,7 @@ when a step fails.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal as signals
 import socket
@@ -207,16 +208,23 @@ class Container:
         except OSError as error:
             raise Conflict(f"container {self.id} is not running") from error
         try:
-            born_in = self._cgroup.open() if self._cgroup.unified else None
-            result = namespaces.clone(0, born_in)
+            result = self._clone_into_group()
         except OSError as error:
             _own_pid_namespace()
             raise Internal(f"fork: {(error.strerror or '').lower()}") from error
         if result[0]:
             _own_pid_namespace()
-            if born_in is not None:
-                os.close(born_in)
         return result
+
+    def _clone_into_group(self) -> tuple[int, int]:
+        if not self._cgroup.unified:
+            return namespaces.clone(0, None)
+        try:
+            return _clone_into(0, self._cgroup.open())
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+        return _clone_into(0, self._cgroup.open_beside(self.pid))
 
     def kill(self, signal: int, all: bool = False) -> None:  # noqa: A002 - the runtime specification's word
         """Send a signal to the first process, or to all. Raises NotFound when there is no process left."""
@@ -309,22 +317,31 @@ def _filter(profile: Seccomp | None, state_root: str) -> bytes | None:
         raise InvalidArgument(f"{error.strerror or error}" if isinstance(error, OSError) else str(error)) from error
 
 
+def _clone_into(flags: int, group: int) -> tuple[int, int]:
+    """A child born in the v2 cgroup of the descriptor, which is closed; in the child, init closes it."""
+    try:
+        result = namespaces.clone(flags, group)
+    except OSError:
+        os.close(group)
+        raise
+    if result[0]:
+        os.close(group)
+    return result
+
+
 def _clone(what: Plan, group: Cgroup) -> tuple[int, int]:
-    born_in = group.open() if group.unified else None
     pid_path = dict(what.joins).get("pid")
     if pid_path:
         init.join("pid", pid_path)
     try:
-        result = namespaces.clone(what.clone_flags, born_in)
+        flags = what.clone_flags
+        result = _clone_into(flags, group.open()) if group.unified else namespaces.clone(flags, None)
     except OSError as error:
         if pid_path:
             _own_pid_namespace()
         raise Internal(f"fork: {(error.strerror or '').lower()}") from error
-    if result[0]:
-        if pid_path:
-            _own_pid_namespace()
-        if born_in is not None:
-            os.close(born_in)
+    if result[0] and pid_path:
+        _own_pid_namespace()
     return result
 
 
