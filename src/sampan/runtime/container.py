@@ -7,6 +7,7 @@ when a step fails.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import os
 import signal as signals
@@ -97,8 +98,10 @@ class Container:
         *,
         spec: Spec | None = None,
         window: tuple[int, int] | None = None,
+        systemd: bool = False,
     ) -> Container:
         """Make everything, up to the execve of the program, which `start` does. `window`: width and height.
+        `systemd`: the cgroup is a scope of systemd's, named by cgroupsPath as `slice:prefix:name`.
 
         Raises InvalidArgument, Unsupported, Conflict (the id is in use), CommandNotFound, CommandNotExecutable,
         Internal; then nothing is left.
@@ -106,12 +109,16 @@ class Container:
         if spec is None:
             spec = load_spec(bundle)
         what = plan(spec, container_id, bundle)
-        with contextlib.ExitStack() as undo:
+        unit = ""
+        with contextlib.ExitStack() as held, contextlib.ExitStack() as undo:
             state.reserve(state_root, container_id)
             undo.callback(state.remove, state_root, container_id)
             try:
+                if systemd:
+                    what, unit = _in_scope(held, what, spec, container_id)
                 group = Cgroup(what.cgroup)
-                group.create()
+                if not unit:
+                    group.create()
                 undo.callback(_remove_group, group)
                 group.apply(what.resources)
             except (OSError, ValueError) as error:
@@ -126,7 +133,7 @@ class Container:
             undo.callback(_end, pid, pidfd)
             record = state.Record(
                 id=container_id, bundle=bundle, cgroup=what.cgroup, pid=pid, start_time=state.start_time(pid),
-                created=time.time_ns(),
+                created=time.time_ns(), unit=unit,
             )  # fmt: skip
             container = cls(record, state_root, pidfd)
             state.save(state_root, record)
@@ -264,6 +271,10 @@ class Container:
     def update(self, resources: LinuxResources) -> None:
         """Change the limits; what is not given stays. Raises InvalidArgument for what the kernel refuses."""
         try:
+            if self._record.unit:
+                from sampan.runtime import scope
+
+                scope.update(self._record.unit, resources)
             self._cgroup.apply(resources)
         except (OSError, ValueError) as error:
             raise _cgroup_error(error) from error
@@ -315,6 +326,16 @@ def _filter(profile: Seccomp | None, state_root: str) -> bytes | None:
         return seccomp.program(profile, f"{state_root}/.seccomp")
     except (ValueError, OSError) as error:
         raise InvalidArgument(f"{error.strerror or error}" if isinstance(error, OSError) else str(error)) from error
+
+
+def _in_scope(held: contextlib.ExitStack, what: Plan, spec: Spec, container_id: str) -> tuple[Plan, str]:
+    """The plan with the scope's path, and the unit's name; the scope is held until the stack is closed."""
+    from sampan.runtime import scope
+
+    assert spec.linux is not None
+    wanted = scope.scope(spec.linux.cgroups_path, container_id)
+    held.enter_context(scope.started(wanted, what.resources))
+    return dataclasses.replace(what, cgroup=wanted.path), wanted.unit
 
 
 def _clone_into(flags: int, group: int) -> tuple[int, int]:
