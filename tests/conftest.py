@@ -30,6 +30,7 @@ NEEDS: dict[str, Callable[[], bool]] = {
     "erofs": lambda: _file_system("erofs"),
     "cgroup1": lambda: os.path.isdir("/sys/fs/cgroup/memory"),
     "cgroup2": lambda: os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
+    "systemd": lambda: os.path.isdir("/run/systemd/system"),
     "netns": lambda: os.path.exists("/proc/self/ns/net"),
     "bridge": lambda: _netlink(socket.NETLINK_ROUTE),
     "veth": lambda: _netlink(socket.NETLINK_ROUTE),
@@ -38,8 +39,8 @@ NEEDS: dict[str, Callable[[], bool]] = {
 }
 """What a test can ask for by name; `program:NAME` asks for a command on the PATH."""
 
-# What CI's machines have by nature: a cgroup version is the machine's choice, all else must be there.
-_MACHINE_DEPENDENT = {"cgroup1", "cgroup2"}
+# What CI's machines have by nature: a cgroup version and systemd are the machine's choice, all else must be there.
+_MACHINE_DEPENDENT = {"cgroup1", "cgroup2", "systemd"}
 
 
 def _met(need: str) -> bool:

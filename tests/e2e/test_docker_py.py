@@ -79,3 +79,21 @@ def test_images_volumes_and_the_rest(client: Any) -> None:
     assert client.info()["Driver"] == "overlay2"
     assert client.version()["ApiVersion"] == "1.51"
     assert client.df()["Images"]
+
+
+@pytest.mark.parametrize("privileged", [False, True])
+def test_the_cgroup_namespace_goes_by_the_version(client: Any, privileged: bool) -> None:
+    info = client.info()
+    private = info["CgroupVersion"] == "2"
+    assert info["CgroupDriver"] == "cgroupfs"
+    container = client.containers.create(
+        "box", ["cat", "/proc/self/cgroup"], privileged=privileged, mem_limit="64m", cpu_period=100000, cpu_quota=50000
+    )
+    try:
+        container.start()
+        assert container.wait()["StatusCode"] == 0
+        container.reload()
+        assert container.attrs["HostConfig"]["CgroupnsMode"] == ("private" if private else "host")
+        assert (container.id in container.logs().decode()) != private
+    finally:
+        container.remove(force=True)

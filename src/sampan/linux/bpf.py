@@ -47,7 +47,7 @@ def _bpf(command: int, attributes: ctypes.Structure) -> int:
 
 def attach_device_program(group: int, code: bytes) -> None:
     """Load the program and make it the only one of its kind on the cgroup that the descriptor is open on."""
-    old = _attached(group)
+    old = attached(group)
     instructions = ctypes.create_string_buffer(code, len(code))
     licence = ctypes.create_string_buffer(b"Apache-2.0")
     program = _bpf(
@@ -70,7 +70,8 @@ def attach_device_program(group: int, code: bytes) -> None:
             os.close(descriptor)
 
 
-def _attached(group: int) -> list[int]:
+def attached(group: int) -> list[int]:
+    """The ids of the device programs on the cgroup itself, without those of the groups above."""
     identifiers = (ctypes.c_uint32 * 64)()
     query = _Query(target=group, attach_type=_ATTACH_CGROUP_DEVICE, prog_ids=ctypes.addressof(identifiers), prog_cnt=64)
     _bpf(_PROG_QUERY, query)

@@ -23,6 +23,9 @@ _SAFE = ("nosuid", "noexec", "nodev")
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sampan-runtime", description=__doc__)
     parser.add_argument("--root", default="/run/sampan-runtime", help="where the state is kept")
+    parser.add_argument(
+        "--systemd-cgroup", action="store_true", help="cgroupsPath is slice:prefix:name, made by systemd"
+    )
     parser.add_argument("--version", action="version", version=f"sampan-runtime {__version__}\nspec: {OCI_VERSION}")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="create and run a container, and end as it ends")
@@ -61,7 +64,7 @@ def _run(options: argparse.Namespace) -> int:
     root = options.root
     match options.command:
         case "run":
-            return _run_container(root, options.id, os.path.abspath(options.bundle))
+            return _run_container(root, options.id, os.path.abspath(options.bundle), options.systemd_cgroup)
         case "exec":
             return _exec(root, options.id, options.words)
         case "state":
@@ -88,8 +91,8 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run_container(root: str, container_id: str, bundle: str) -> int:
-    container = Container.create(container_id, bundle, root, Stdio(0, 1, 2))
+def _run_container(root: str, container_id: str, bundle: str, systemd: bool) -> int:
+    container = Container.create(container_id, bundle, root, Stdio(0, 1, 2), systemd=systemd)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, lambda number, _: container.kill(number))
     try:

@@ -7,6 +7,8 @@ when a step fails.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import errno
 import os
 import signal as signals
 import socket
@@ -98,33 +100,38 @@ class Container:
         spec: Spec | None = None,
         window: tuple[int, int] | None = None,
         newborn: Newborn | None = None,
+        systemd: bool = False,
     ) -> Container:
         """Make everything, up to the execve of the program, which `start` does. `window`: width and height.
+        `systemd`: the cgroup is a scope of systemd's, named by cgroupsPath as `slice:prefix:name`.
 
         `newborn` becomes its process if it can, and is used up in any case.
 
         Raises InvalidArgument, Unsupported, Conflict (the id is in use), CommandNotFound, CommandNotExecutable,
         Internal; then nothing is left.
         """
-        with contextlib.ExitStack() as undo:
+        unit = ""
+        with contextlib.ExitStack() as held, contextlib.ExitStack() as undo:
             if newborn is not None:
                 undo.callback(newborn.dismiss)
             if spec is None:
                 spec = load_spec(bundle)
             what = plan(spec, container_id, bundle)
-            group = _group(what.cgroup)
             state.reserve(state_root, container_id)
             undo.callback(state.remove, state_root, container_id)
+            if systemd:
+                what, unit = _in_scope(held, what, spec, container_id)
+            group = _group(what.cgroup)
             with _opened(stdio) as streams:
                 if newborn is not None and newborn.order(what, streams, window):
                     # It mounts while this process makes the cgroup.
                     pid, pidfd, parent = newborn.pid, newborn.pidfd, newborn.connection
                     undo.callback(_end, pid, pidfd)
-                    _make_group(group, what.resources, undo)
+                    _make_group(group, what.resources, undo, made=bool(unit))
                 else:
                     if newborn is not None:
                         newborn.dismiss()
-                    _make_group(group, what.resources, undo)
+                    _make_group(group, what.resources, undo, made=bool(unit))
                     pid, pidfd, parent = _fork(what, group, streams, window)
                     undo.callback(parent.close)
                     undo.callback(os.close, pidfd)
@@ -134,7 +141,7 @@ class Container:
                 sync.send(parent, sync.GROUP + program)
             record = state.Record(
                 id=container_id, bundle=bundle, cgroup=what.cgroup, pid=pid, start_time=state.start_time(pid),
-                created=time.time_ns(),
+                created=time.time_ns(), unit=unit,
             )  # fmt: skip
             container = cls(record, state_root, pidfd)
             state.save(state_root, record)
@@ -219,16 +226,23 @@ class Container:
         except OSError as error:
             raise Conflict(f"container {self.id} is not running") from error
         try:
-            born_in = self._cgroup.open() if self._cgroup.unified else None
-            result = namespaces.clone(0, born_in)
+            result = self._clone_into_group()
         except OSError as error:
             _own_pid_namespace()
             raise Internal(f"fork: {(error.strerror or '').lower()}") from error
         if result[0]:
             _own_pid_namespace()
-            if born_in is not None:
-                os.close(born_in)
         return result
+
+    def _clone_into_group(self) -> tuple[int, int]:
+        if not self._cgroup.unified:
+            return namespaces.clone(0, None)
+        try:
+            return _clone_into(0, self._cgroup.open())
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+        return _clone_into(0, self._cgroup.open_beside(self.pid))
 
     def kill(self, signal: int, all: bool = False) -> None:  # noqa: A002 - the runtime specification's word
         """Send a signal to the first process, or to all. Raises NotFound when there is no process left."""
@@ -268,6 +282,10 @@ class Container:
     def update(self, resources: LinuxResources) -> None:
         """Change the limits; what is not given stays. Raises InvalidArgument for what the kernel refuses."""
         try:
+            if self._record.unit:
+                from sampan.runtime import scope
+
+                scope.update(self._record.unit, resources)
             self._cgroup.apply(resources)
         except (OSError, ValueError) as error:
             raise _cgroup_error(error) from error
@@ -329,9 +347,11 @@ def _group(path: str) -> Cgroup:
         raise _cgroup_error(error) from error
 
 
-def _make_group(group: Cgroup, resources: LinuxResources, undo: contextlib.ExitStack) -> None:
+def _make_group(group: Cgroup, resources: LinuxResources, undo: contextlib.ExitStack, made: bool) -> None:
+    """Make it, unless it is `made` already, and limit it."""
     try:
-        group.create()
+        if not made:
+            group.create()
         undo.callback(_remove_group, group)
         group.apply(resources)
     except (OSError, ValueError) as error:
@@ -354,22 +374,44 @@ def _fork(
     return pid, pidfd, parent
 
 
+def _in_scope(held: contextlib.ExitStack, what: Plan, spec: Spec, container_id: str) -> tuple[Plan, str]:
+    """The plan with the scope's path, and the unit's name; the scope is held until the stack is closed."""
+    from sampan.runtime import scope
+
+    assert spec.linux is not None
+    try:
+        wanted = scope.scope(spec.linux.cgroups_path, container_id)
+        held.enter_context(scope.started(wanted, what.resources))
+    except (OSError, ValueError) as error:
+        raise _cgroup_error(error) from error
+    return dataclasses.replace(what, cgroup=wanted.path), wanted.unit
+
+
+def _clone_into(flags: int, group: int) -> tuple[int, int]:
+    """A child born in the v2 cgroup of the descriptor, which is closed; in the child, init closes it."""
+    try:
+        result = namespaces.clone(flags, group)
+    except OSError:
+        os.close(group)
+        raise
+    if result[0]:
+        os.close(group)
+    return result
+
+
 def _clone(what: Plan, group: Cgroup) -> tuple[int, int]:
-    born_in = group.open() if group.unified else None
     pid_path = dict(what.joins).get("pid")
     if pid_path:
         init.join("pid", pid_path)
     try:
-        result = namespaces.clone(what.clone_flags, born_in)
+        flags = what.clone_flags
+        result = _clone_into(flags, group.open()) if group.unified else namespaces.clone(flags, None)
     except OSError as error:
         if pid_path:
             _own_pid_namespace()
         raise Internal(f"fork: {(error.strerror or '').lower()}") from error
-    if result[0]:
-        if pid_path:
-            _own_pid_namespace()
-        if born_in is not None:
-            os.close(born_in)
+    if result[0] and pid_path:
+        _own_pid_namespace()
     return result
 
 

@@ -16,7 +16,7 @@ _FILE = "state.json"
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """`start_time`: the process's, in clock ticks since the boot (/proc/PID/stat): a pid alone may be another's by now.
-    `created`: nanoseconds since the epoch."""
+    `created`: nanoseconds since the epoch. `unit`: systemd's, where it made the cgroup."""
 
     id: str
     bundle: str
@@ -24,6 +24,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     start_time: int
     created: int
+    unit: str = ""
 
 
 def check_id(container_id: str) -> str:

@@ -13,8 +13,10 @@ from sampan.api import container_documents as api
 from sampan.api.containers import EndpointSettings, PortBinding, words
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.record import rfc3339
+from sampan.engine.containers.spec import cgroup_namespace_mode
 from sampan.engine.containers.starting import network_of
 from sampan.errors import InvalidArgument, NotFound, SampanError
+from sampan.linux.cgroup import hierarchies
 from sampan.network.endpoints import PortBinding as Published
 
 if TYPE_CHECKING:
@@ -175,6 +177,9 @@ def inspect(engine: Engine, container: Container, *, size: bool = False) -> api.
         host = msgspec.structs.replace(host, log_config=msgspec.structs.replace(log, type=engine.config.log_driver))
     if not host.restart_policy.name:
         host = msgspec.structs.replace(host, restart_policy=msgspec.structs.replace(host.restart_policy, name="no"))
+    if not host.cgroupns_mode:
+        mode = cgroup_namespace_mode(host, hierarchies().unified)
+        host = msgspec.structs.replace(host, cgroupns_mode=mode)
     return api.ContainerInspect(
         id=record.id,
         created=rfc3339(record.created),

@@ -129,10 +129,14 @@ def _namespaces(host: HostConfig, around: Surroundings) -> tuple[Namespace, ...]
         result.append(Namespace(type="pid"))
     if host.ipc_mode != "host":
         result.append(Namespace(type="ipc"))
-    private = host.cgroupns_mode == "private" or (not host.cgroupns_mode and around.cgroup2 and not host.privileged)
-    if private:
+    if cgroup_namespace_mode(host, around.cgroup2) == "private":
         result.append(Namespace(type="cgroup"))
     return tuple(result)
+
+
+def cgroup_namespace_mode(host: HostConfig, cgroup2: bool) -> str:
+    """`private` or `host`. Docker's default goes by the cgroup version, for privileged containers too."""
+    return host.cgroupns_mode or ("private" if cgroup2 else "host")
 
 
 def _system_mounts(host: HostConfig) -> list[Mount]:

@@ -121,9 +121,17 @@ class Cgroup:
         except FileNotFoundError:
             self._make_parents(directory)
             os.mkdir(directory, 0o755)
-        if not self.unified and os.path.exists(f"{directory}/cpuset.cpus"):
+        if self.unified:
+            self._take_controllers(directory)
+        elif os.path.exists(f"{directory}/cpuset.cpus"):
             _inherit_cpuset(directory)
         return True
+
+    def _take_controllers(self, directory: str) -> None:
+        """Groups above that were there already may not have passed on what the root has."""
+        root = directory[: -len(self.path)]
+        if _read(f"{directory}/cgroup.controllers").split() != _read(f"{root}/cgroup.controllers").split():
+            self._make_parents(directory)
 
     def _make_parents(self, directory: str) -> None:
         root = directory[: -len(self.path)]
@@ -169,12 +177,26 @@ class Cgroup:
             _write(f"{directory}/{write.file}", write.value)
         except (FileNotFoundError, PermissionError):
             # A file that is missing in a cgroup cannot be created: the kernel says EACCES or ENOENT.
-            if not write.optional:
-                raise
+            if write.optional:
+                return
+            if self.unified and write.controller not in _read(f"{directory}/cgroup.controllers").split():
+                # A group above has processes of its own, and so may not pass the controller on.
+                raise FileNotFoundError(
+                    errno.ENOENT, f"the {write.controller} controller is not available to the group", directory
+                ) from None
+            raise
 
     def open(self) -> int:
         """A descriptor of the v2 directory, to be born in (CLONE_INTO_CGROUP)."""
         return os.open(self.directories[0], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def open_beside(self, pid: int) -> int:
+        """As `open`, of the group below this one that the process is in: a container that divides its group among
+        groups of its own has no process in it, and the kernel lets none in."""
+        inside = _read(f"/proc/{pid}/cgroup").rpartition("0::")[2].strip()
+        if not (inside + "/").startswith(self.path + "/"):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), self.directories[0])
+        return os.open(self._trees.roots[""] + inside, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def add(self, pid: int) -> None:
         """Move the process into the group, in every tree."""

@@ -43,7 +43,7 @@ def _memory(memory: Memory) -> list[Write]:
         # v1 counts memory and swap together, v2 swap alone.
         swap = memory.swap - memory.limit if memory.swap > 0 and memory.limit > 0 else memory.swap
         result.append(Write("memory", "memory.swap.max", _amount(swap), optional=True))
-    if memory.limit is not None:
+    if memory.limit:  # 0 says "not set", as for runc; the kernel would take it at its word.
         result.append(Write("memory", "memory.max", _amount(memory.limit)))
     if memory.reservation is not None:
         result.append(Write("memory", "memory.low", _amount(memory.reservation)))
@@ -91,14 +91,15 @@ def _block_io(io: BlockIO) -> list[Write]:
 # --- Devices: a BPF program of type CGROUP_DEVICE -----------------------------------------------------------
 
 _ACCESS = {"m": 1, "r": 2, "w": 4}
+_ALL_ACCESS = 7
 _TYPE = {"b": 1, "c": 2}
 _LOAD_WORD = 0x61  # BPF_LDX | BPF_MEM | BPF_W
 _AND = 0x57  # BPF_ALU64 | BPF_AND | BPF_K
 _SHIFT_RIGHT = 0x77
 _MOVE_REGISTER = 0xBF
 _MOVE = 0xB7
+_JUMP_EQUAL = 0x15
 _JUMP_UNEQUAL = 0x55
-_JUMP_UNEQUAL_REGISTER = 0x5D
 _EXIT = 0x95
 
 
@@ -107,9 +108,11 @@ def _instruction(code: int, target: int = 0, source: int = 0, offset: int = 0, v
 
 
 def device_program(rules: tuple[DeviceCgroup, ...]) -> bytes:
-    """The program for a list of rules of which the last one that matches decides; without a match, no access.
+    """The program for a list of rules. For each of read, write and mknod the last rule on the device decides, without
+    one it is refused; an access of several kinds needs them all.
 
-    The kernel calls it with `struct bpf_cgroup_dev_ctx`: access and type in one word, major, minor.
+    r3 holds the kinds that no rule has allowed yet, from the last rule to the first. The kernel calls it with
+    `struct bpf_cgroup_dev_ctx`: access and type in one word, major, minor.
     """
     program = [
         _instruction(_LOAD_WORD, 2, 1, 0), _instruction(_AND, 2, value=0xFFFF),  # r2: type
@@ -121,19 +124,20 @@ def device_program(rules: tuple[DeviceCgroup, ...]) -> bytes:
         tests: list[bytes] = []
         if rule.type in _TYPE:
             tests.append(_instruction(_JUMP_UNEQUAL, 2, value=_TYPE[rule.type]))
-        if access != 7:
-            # Every access asked for must be among the rule's: (r3 & access) == r3.
-            tests += [
-                _instruction(_MOVE_REGISTER, 1, 3), _instruction(_AND, 1, value=access),
-                _instruction(_JUMP_UNEQUAL_REGISTER, 1, 3),
-            ]  # fmt: skip
         if rule.major is not None and rule.major >= 0:
             tests.append(_instruction(_JUMP_UNEQUAL, 4, value=rule.major))
         if rule.minor is not None and rule.minor >= 0:
             tests.append(_instruction(_JUMP_UNEQUAL, 5, value=rule.minor))
+        if access != _ALL_ACCESS and rule.allow:
+            tests += [_instruction(_AND, 3, value=~access), _instruction(_JUMP_UNEQUAL, 3, value=0)]
+        elif access != _ALL_ACCESS:
+            tests += [
+                _instruction(_MOVE_REGISTER, 1, 3), _instruction(_AND, 1, value=access),
+                _instruction(_JUMP_EQUAL, 1, value=0),
+            ]  # fmt: skip
         block = [*tests, _instruction(_MOVE, 0, value=int(rule.allow)), _instruction(_EXIT)]
         for at, code in enumerate(block):
-            if code[0] in (_JUMP_UNEQUAL, _JUMP_UNEQUAL_REGISTER):
+            if code[0] in (_JUMP_EQUAL, _JUMP_UNEQUAL):
                 block[at] = code[:2] + struct.pack("<h", len(block) - at - 1) + code[4:]
         program += block
         if not tests:

@@ -1,0 +1,208 @@
+"""Cgroup v2 as the kernel has it: controllers passed down, limits, devices, freezing, killing, running out of memory.
+
+`./test --vm` runs these where the machine itself has v1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import pathlib
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from sampan.linux import bpf, namespaces
+from sampan.linux.cgroup import Cgroup, v2
+from sampan.oci.runtime import CPU, DeviceCgroup, LinuxResources, Memory, Pids
+
+pytestmark = pytest.mark.requires("root", "cgroup2")
+
+NOTHING = DeviceCgroup(allow=False, access="rwm")
+BASE = f"/sampan-test-{os.getpid()}"
+
+
+def rule(allow: bool, minor: int, access: str) -> DeviceCgroup:
+    """On one of /dev/null (3), zero (5) and full (7)."""
+    return DeviceCgroup(allow=allow, type="c", major=1, minor=minor, access=access)
+
+
+@pytest.fixture
+def group() -> Iterator[Cgroup]:
+    made = Cgroup(f"{BASE}/above/group")
+    made.create()
+    yield made
+    base = Cgroup(BASE)
+    base.kill()
+    base.delete()
+    assert not base.exists()
+
+
+def child(group: Cgroup) -> tuple[int, int]:
+    """A process that sleeps, born in the group, and its pidfd."""
+    descriptor = group.open()
+    try:
+        pid, pidfd = namespaces.clone(0, descriptor)
+    finally:
+        os.close(descriptor)
+    if pid == 0:
+        signal.pause()
+        os._exit(0)
+    return pid, pidfd
+
+
+def opens(group: Cgroup, path: str, flags: int) -> bool:
+    """Whether a process born in the group may open the device."""
+    descriptor = group.open()
+    try:
+        pid, pidfd = namespaces.clone(0, descriptor)
+    finally:
+        os.close(descriptor)
+    if pid == 0:
+        status = 2
+        with contextlib.suppress(BaseException):
+            try:
+                os.open(path, flags)
+                status = 0
+            except PermissionError:
+                status = 1
+        os._exit(status)
+    os.close(pidfd)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert status in (0, 1)
+    return status == 0
+
+
+def text(group: Cgroup, file: str) -> str:
+    return pathlib.Path(group.directories[0], file).read_text().strip()
+
+
+def test_limits_arrive_and_change(group: Cgroup) -> None:
+    group.apply(
+        LinuxResources(
+            memory=Memory(limit=64 << 20, swap=96 << 20, reservation=32 << 20), pids=Pids(limit=20),
+            cpu=CPU(shares=1024, quota=50000, period=100000, cpus="0"),
+        )
+    )  # fmt: skip
+    expected = {"memory.max": 64 << 20, "memory.low": 32 << 20, "pids.max": 20, "cpu.weight": 39, "cpuset.cpus": 0}
+    assert {file: int(text(group, file)) for file in expected} == expected
+    assert text(group, "cpu.max") == "50000 100000"
+    group.apply(LinuxResources(memory=Memory(limit=0), pids=Pids(limit=-1)))
+    assert (text(group, "memory.max"), text(group, "pids.max")) == (str(64 << 20), "max")
+    group.apply(LinuxResources(memory=Memory(limit=-1, swap=-1)))
+    assert text(group, "memory.max") == "max"
+
+
+def test_a_group_below_one_that_was_there_gets_its_controllers() -> None:
+    above = pathlib.Path(f"/sys/fs/cgroup{BASE}")
+    above.mkdir()
+    group = Cgroup(f"{BASE}/group")
+    try:
+        assert not (above / "cgroup.subtree_control").read_text().strip()
+        group.create()
+        group.apply(LinuxResources(pids=Pids(limit=7)))
+        assert text(group, "pids.max") == "7"
+    finally:
+        group.delete()
+        above.rmdir()
+
+
+def test_a_controller_that_a_group_with_processes_cannot_pass_on_is_named(group: Cgroup) -> None:
+    pid, pidfd = child(group)
+    below = Cgroup(f"{group.path}/below")
+    below.create()
+    with pytest.raises(FileNotFoundError, match="the memory controller is not available") as failed:
+        below.apply(LinuxResources(memory=Memory(limit=1 << 20)))
+    assert failed.value.errno == errno.ENOENT
+    group.kill()
+    os.waitpid(pid, 0)
+    os.close(pidfd)
+
+
+@pytest.mark.parametrize(
+    ("rules", "null_write", "null_both", "zero_read"),
+    [
+        ((NOTHING,), False, False, False),
+        ((NOTHING, rule(True, 3, "rwm")), True, True, False),
+        ((NOTHING, rule(True, 3, "w")), True, False, False),
+        # Kinds that two rules allow add up, and what one refuses is refused together with others too.
+        ((NOTHING, rule(True, 3, "r"), rule(True, 3, "w")), True, True, False),
+        ((NOTHING, rule(True, 3, "rwm"), rule(False, 3, "r")), True, False, False),
+        ((DeviceCgroup(allow=True, access="rwm"), rule(False, 3, "w")), False, False, True),
+        ((rule(False, 3, "rwm"), DeviceCgroup(allow=True, access="rwm")), True, True, True),
+        ((NOTHING, DeviceCgroup(allow=True, type="c", major=1, access="r")), False, False, True),
+        ((NOTHING, DeviceCgroup(allow=True, type="b", access="rwm")), False, False, False),
+    ],
+)
+def test_device_rules(
+    group: Cgroup, rules: tuple[DeviceCgroup, ...], null_write: bool, null_both: bool, zero_read: bool
+) -> None:
+    group.apply(LinuxResources(devices=rules))
+    assert opens(group, "/dev/null", os.O_WRONLY) == null_write
+    assert opens(group, "/dev/null", os.O_RDWR) == null_both
+    assert opens(group, "/dev/zero", os.O_RDONLY) == zero_read
+
+
+def test_new_device_rules_replace_the_old(group: Cgroup) -> None:
+    group.apply(LinuxResources(devices=(NOTHING,)))
+    for _ in range(3):
+        bpf_rules = (NOTHING, rule(True, 5, "rwm"))
+        group.apply(LinuxResources(devices=bpf_rules))
+        assert opens(group, "/dev/zero", os.O_RDWR)
+        assert not opens(group, "/dev/full", os.O_RDWR)
+    descriptor = group.open()
+    assert len(bpf.attached(descriptor)) == 1
+    bpf.attach_device_program(descriptor, v2.device_program((DeviceCgroup(allow=True, access="rwm"),)))
+    os.close(descriptor)
+    assert opens(group, "/dev/full", os.O_RDWR)
+
+
+def test_freezing_and_killing(group: Cgroup) -> None:
+    pid, pidfd = child(group)
+    assert group.pids() == [pid]
+    group.freeze(True)
+    assert group.frozen()
+    group.freeze(False)
+    assert not group.frozen()
+    group.freeze(True)
+    group.kill()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    os.close(pidfd)
+    assert group.pids() == []
+
+
+def test_a_process_that_wants_too_much_memory_is_counted(group: Cgroup) -> None:
+    group.apply(LinuxResources(memory=Memory(limit=24 << 20, swap=24 << 20)))
+    descriptor = group.open()
+    pid, pidfd = namespaces.clone(0, descriptor)
+    if pid == 0:
+        hog = bytearray(96 << 20)
+        os._exit(hog[0])
+    os.close(descriptor)
+    os.close(pidfd)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    deadline = time.monotonic() + 5
+    while not group.oom_kills() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert group.oom_kills() == 1
+    assert group.counters().memory_limit == 24 << 20
+
+
+def test_a_way_in_beside_a_process_of_a_divided_group(group: Cgroup) -> None:
+    leaf = Cgroup(f"{group.path}/leaf")
+    leaf.create()
+    pid, pidfd = child(leaf)
+    with pytest.raises(OSError, match="busy") as refused:
+        child(group)
+    assert refused.value.errno == errno.EBUSY
+    beside = group.open_beside(pid)
+    assert os.path.samestat(os.fstat(beside), os.stat(leaf.directories[0]))
+    os.close(beside)
+    with pytest.raises(OSError, match="busy"):
+        leaf.open_beside(os.getpid())
+    group.kill()
+    os.waitpid(pid, 0)
+    os.close(pidfd)
