@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import msgspec
 
 from sampan.errors import Conflict, Internal, InvalidArgument, NotFound, SampanError
-from sampan.linux import namespaces, process, seccomp
+from sampan.linux import process, seccomp
 from sampan.linux.cgroup import Cgroup, Counters
 from sampan.oci.runtime import Capabilities, LinuxResources, Process, Seccomp, Spec
-from sampan.runtime import init, state, sync
+from sampan.runtime import birth, identity, init, state, sync
 from sampan.runtime.plan import Plan, checked_process, plan
 
 _SPEC = msgspec.json.Decoder(Spec)
@@ -83,6 +83,7 @@ class Container:
         self._sync: socket.socket | None = None
         self._seccomp: Seccomp | None = None
         self._capabilities: Capabilities | None = None
+        self._namespaces: frozenset[str] = frozenset()
 
     # --- Birth ------------------------------------------------------------------------------------
 
@@ -123,6 +124,10 @@ class Container:
                 if pid == 0:
                     init.run(what, group, program, streams, window, child)
             undo.callback(_end, pid, pidfd)
+            if what.maps is not None:
+                identity.write_maps(pid, what.maps)
+                identity.set_oom_score(pid, what.process.oom_score_adj)
+                sync.send(parent, sync.MAPPED)
             record = state.Record(
                 id=container_id, bundle=bundle, cgroup=what.cgroup, pid=pid, start_time=state.start_time(pid),
                 created=time.time_ns(),
@@ -133,6 +138,7 @@ class Container:
             container._sync = parent
             container._seccomp = what.seccomp
             container._capabilities = what.process.capabilities
+            container._namespaces = _kinds(spec)
             undo.pop_all()
             return container
 
@@ -166,6 +172,7 @@ class Container:
             spec = load_spec(record.bundle)
             container._seccomp = spec.linux.seccomp if spec.linux else None
             container._capabilities = spec.process.capabilities if spec.process else None
+            container._namespaces = _kinds(spec)
         return container
 
     # --- Life -------------------------------------------------------------------------------------
@@ -188,7 +195,10 @@ class Container:
             with child, _opened(stdio) as streams:
                 pid, pidfd = self._clone_inside()
                 if pid == 0:
-                    init.run_exec(wanted, self.pidfd, self._cgroup, program, flags, streams, window, child)
+                    init.run_exec(
+                        wanted, self.pidfd, self._cgroup, program, flags, streams, window, child,
+                        user_namespace="user" in self._namespaces, time_namespace="time" in self._namespaces,
+                    )  # fmt: skip
             with contextlib.ExitStack() as failed:
                 failed.callback(_end, pid, pidfd)
                 master = sync.expect(parent, sync.READY) if wanted.terminal else None
@@ -202,21 +212,14 @@ class Container:
 
     def _clone_inside(self) -> tuple[int, int]:
         """A child in the container's pid namespace: a matter of birth, so the parent turns there for the moment."""
+        born_in = self._cgroup.open() if self._cgroup.unified else None
         try:
-            namespaces.setns(self.pidfd, namespaces.CLONE_NEWPID)
-        except OSError as error:
+            return birth.clone_inside(self.pidfd, "user" in self._namespaces, born_in)
+        except Conflict as error:
             raise Conflict(f"container {self.id} is not running") from error
-        try:
-            born_in = self._cgroup.open() if self._cgroup.unified else None
-            result = namespaces.clone(0, born_in)
-        except OSError as error:
-            _own_pid_namespace()
-            raise Internal(f"fork: {(error.strerror or '').lower()}") from error
-        if result[0]:
-            _own_pid_namespace()
+        finally:
             if born_in is not None:
                 os.close(born_in)
-        return result
 
     def kill(self, signal: int, all: bool = False) -> None:  # noqa: A002 - the runtime specification's word
         """Send a signal to the first process, or to all. Raises NotFound when there is no process left."""
@@ -311,29 +314,15 @@ def _filter(profile: Seccomp | None, state_root: str) -> bytes | None:
 
 def _clone(what: Plan, group: Cgroup) -> tuple[int, int]:
     born_in = group.open() if group.unified else None
-    pid_path = dict(what.joins).get("pid")
-    if pid_path:
-        init.join("pid", pid_path)
     try:
-        result = namespaces.clone(what.clone_flags, born_in)
-    except OSError as error:
-        if pid_path:
-            _own_pid_namespace()
-        raise Internal(f"fork: {(error.strerror or '').lower()}") from error
-    if result[0]:
-        if pid_path:
-            _own_pid_namespace()
+        return birth.clone(what.clone_flags, what.joins, born_in)
+    finally:
         if born_in is not None:
             os.close(born_in)
-    return result
 
 
-def _own_pid_namespace() -> None:
-    descriptor = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        namespaces.setns(descriptor, namespaces.CLONE_NEWPID)
-    finally:
-        os.close(descriptor)
+def _kinds(spec: Spec) -> frozenset[str]:
+    return frozenset(each.type for each in spec.linux.namespaces) if spec.linux else frozenset()
 
 
 def _end(pid: int, pidfd: int) -> None:

@@ -18,6 +18,7 @@ from sampan.linux.cgroup import hierarchies
 from sampan.linux.fs import make_directories, make_file, of_descriptor, open_in_root
 from sampan.linux.terminal import open_pty
 from sampan.oci.runtime import Device
+from sampan.runtime import identity
 from sampan.runtime.plan import DEVICE_LINKS, MountStep, Plan
 
 _CLONE_ALL = m.OPEN_TREE_CLONE | m.OPEN_TREE_CLOEXEC | m.AT_RECURSIVE
@@ -49,9 +50,17 @@ def build(plan: Plan) -> int:
         # A mount of its own: pivot_root wants one, and no flag of it changes the host's.
         m.mount(plan.root, plan.root, flags=m.MS_BIND | m.MS_REC)
     root = os.open(plan.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    for step in plan.mounts:
+    trees: dict[int, int] = {}
+    if plan.user_namespace:
+        # What only the host's ids may reach is opened before they are given up.
+        trees = _open_sources(plan)
+        identity.become_root()
+    for number, step in enumerate(plan.mounts):
         with _told(f'error mounting "{step.source}" to rootfs at "{step.destination}"'):
-            _mount(root, step, plan.new_cgroup_namespace, plan.cgroup)
+            if step.bind:
+                _bind(root, step, trees.get(number))
+            else:
+                _mount(root, step, plan.new_cgroup_namespace, plan.cgroup)
     _make_devices(root, plan)
     with _told(f"create the working directory {plan.process.cwd}"):
         os.close(make_directories(root, plan.process.cwd))
@@ -66,9 +75,6 @@ def _target(root: int, step: MountStep, source_is_directory: bool) -> int:
 
 
 def _mount(root: int, step: MountStep, own_cgroups: bool, cgroup: str) -> None:
-    if step.bind:
-        _bind(root, step)
-        return
     with _closing(_target(root, step, True)) as target:
         if step.kind == "cgroup":
             _mount_cgroups(root, target, step, own_cgroups, cgroup)
@@ -81,10 +87,23 @@ def _mount(root: int, step: MountStep, own_cgroups: bool, cgroup: str) -> None:
             )
 
 
-def _bind(root: int, step: MountStep) -> None:
+def _open_sources(plan: Plan) -> dict[int, int]:
+    """The trees of the bind mounts, by their number in the plan."""
+    trees: dict[int, int] = {}
+    for number, step in enumerate(plan.mounts):
+        if step.bind:
+            with _told(f'error mounting "{step.source}" to rootfs at "{step.destination}"'):
+                trees[number] = _clone_tree(step)
+    return trees
+
+
+def _clone_tree(step: MountStep) -> int:
     recursive = bool(step.flags & m.MS_REC)
-    flags = m.OPEN_TREE_CLONE | m.OPEN_TREE_CLOEXEC | (m.AT_RECURSIVE if recursive else 0)
-    with _closing(m.open_tree(step.source, flags)) as tree:
+    return m.open_tree(step.source, m.OPEN_TREE_CLONE | m.OPEN_TREE_CLOEXEC | (m.AT_RECURSIVE if recursive else 0))
+
+
+def _bind(root: int, step: MountStep, tree: int | None = None) -> None:
+    with _closing(_clone_tree(step) if tree is None else tree) as tree:
         directory = stat.S_ISDIR(os.fstat(tree).st_mode)
         if step.attributes:
             m.mount_setattr(tree, attributes=step.attributes)

@@ -4,12 +4,13 @@ One socket pair, one datagram a message; the child's end is closed by its execve
 
     parent                                child
       │ clone ─────────────────────────────▶ │ cgroup, namespaces, mounts, limits, identity
+      │ ── MAPPED ─────────────────────────▶ │ only with a user namespace of its own
       │ ◀───────────── READY (pty master) ── │
       │ ── START ──────────────────────────▶ │ execve
       │ ◀─────────────────── end of file ─── │   (it runs)
 
 At any point the child may send FAILED with an error instead, and exit. An exec's process waits for no
-START, and says READY only to hand over its terminal.
+START, and says READY only to hand over its terminal. A midwife (see `birth`) says BORN, with a pid and its pidfd.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import msgspec
 
 from sampan.errors import Internal, SampanError, from_kind, kind_of
 
+MAPPED = b"m"
+BORN = b"b"
 READY = b"r"
 START = b"s"
 _FAILED = b"e"

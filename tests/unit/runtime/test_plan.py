@@ -55,8 +55,8 @@ def test_nonsense_is_refused(changes: dict[str, object]) -> None:
 
 
 def test_what_is_not_done_is_said() -> None:
-    linux = Linux(namespaces=(Namespace(type="mount"), Namespace(type="user")))
-    with pytest.raises(Unsupported, match="user namespaces"):
+    linux = Linux(namespaces=(Namespace(type="mount"),), mount_label="x")
+    with pytest.raises(Unsupported, match="mountLabel"):
         plan(msgspec.structs.replace(SPEC, linux=linux), "id", "/b")
 
 
