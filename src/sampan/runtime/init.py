@@ -214,6 +214,12 @@ def confine(process: Process, filter_program: bytes | None, flags: tuple[str, ..
         raise InvalidArgument(
             f"chdir to cwd ({process.cwd!r}) set in config.json failed: {(error.strerror or '').lower()}"
         ) from error
+    # getcwd(2) tells what lies outside of the root, such as a leaked descriptor's directory (CVE-2024-21626).
+    try:
+        if not os.getcwd().startswith("/"):
+            raise FileNotFoundError
+    except FileNotFoundError:
+        raise InvalidArgument("process.cwd: the current working directory is outside of the container's root") from None
     return find_program(process.args[0], environment(process))
 
 

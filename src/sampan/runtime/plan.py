@@ -14,6 +14,7 @@ from sampan.errors import InvalidArgument, Unsupported
 from sampan.linux import mount as m
 from sampan.linux.namespaces import CLONE_NEWUSER, FLAGS
 from sampan.oci.runtime import Device, DeviceCgroup, Linux, LinuxResources, Mount, Process, Seccomp, Spec, User
+from sampan.runtime import sysctl
 from sampan.runtime.identity import Maps, check_id, check_mapped, checked_maps
 
 INIT_ANNOTATION = "sampan.init"
@@ -164,7 +165,7 @@ def plan(spec: Spec, container_id: str, bundle: str) -> Plan:
         devices=_devices(linux.devices),
         masked=linux.masked_paths,
         readonly=linux.readonly_paths,
-        sysctl=tuple(linux.sysctl.items()),
+        sysctl=sysctl.checked(linux.sysctl, seen) if linux.sysctl else (),
         hostname=spec.hostname,
         domainname=spec.domainname,
         process=checked_process(spec.process),

@@ -15,13 +15,24 @@ from collections.abc import Iterable, Iterator
 from sampan.errors import Internal
 from sampan.linux import mount as m
 from sampan.linux.cgroup import hierarchies
-from sampan.linux.fs import make_directories, make_file, of_descriptor, open_in_root
+from sampan.linux.fs import (
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_SYMLINKS,
+    is_procfs,
+    make_directories,
+    make_file,
+    of_descriptor,
+    open_in_root,
+    openat2,
+)
 from sampan.linux.terminal import open_pty
 from sampan.oci.runtime import Device
 from sampan.runtime import identity
 from sampan.runtime.plan import DEVICE_LINKS, MountStep, Plan
 
 _CLONE_ALL = m.OPEN_TREE_CLONE | m.OPEN_TREE_CLOEXEC | m.AT_RECURSIVE
+_NULL = os.makedev(1, 3)
+_PLAIN = ("/proc", "/sys", "/dev")
 _KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
 
@@ -68,7 +79,13 @@ def build(plan: Plan) -> int:
 
 
 def _target(root: int, step: MountStep, source_is_directory: bool) -> int:
-    """The destination, made if it is missing. As O_PATH: nothing is opened, only named."""
+    """The destination, made if it is missing. As O_PATH: nothing is opened, only named.
+
+    /proc, /sys and /dev may not be links: what is written there later would be written elsewhere (CVE-2019-19921).
+    """
+    if step.destination.rstrip("/") in _PLAIN:
+        with contextlib.suppress(FileNotFoundError):
+            os.close(openat2(root, step.destination, os.O_PATH, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS))
     if source_is_directory:
         return make_directories(root, step.destination)
     return make_file(root, step.destination)
@@ -221,8 +238,12 @@ def set_sysctls(root: int, values: Iterable[tuple[str, str]]) -> None:
     """Write kernel parameters of the namespaces that this process is in: before /proc/sys is made read-only."""
     for name, value in values:
         with _told(f"write sysctl {name} = {value}"):
-            path = "/proc/sys/" + name.replace(".", "/")
-            with os.fdopen(open_in_root(root, path, os.O_WRONLY), "w") as file:
+            # No link and no other mount on the way: an image's or a volume's look-alike is not written to.
+            resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS
+            descriptor = openat2(root, "/proc/sys/" + name, os.O_WRONLY, resolve=resolve)
+            with os.fdopen(descriptor, "w") as file:
+                if not is_procfs(descriptor):
+                    raise OSError(errno.EXDEV, "/proc/sys is not the kernel's")
                 file.write(value)
 
 
@@ -265,4 +286,8 @@ def _mask(root: int, path: str) -> None:
             m.mount("tmpfs", of_descriptor(target), "tmpfs", m.MS_RDONLY, "nr_inodes=2")
             return
         with _closing(m.open_tree("/dev/null")) as null:
+            found = os.fstat(null)
+            # Bound in its place, anything else would show the container what lies there (CVE-2025-31133).
+            if not stat.S_ISCHR(found.st_mode) or found.st_rdev != _NULL:
+                raise OSError(errno.ENODEV, "/dev/null is not the null device")
             m.move_mount(null, target)
