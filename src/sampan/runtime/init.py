@@ -23,7 +23,7 @@ from sampan.linux import process as linux_process
 from sampan.linux.cgroup import Cgroup
 from sampan.linux.namespaces import CLONE_NEWCGROUP, FLAGS
 from sampan.oci.runtime import Capabilities, Process
-from sampan.runtime import birth, identity, rootfs, sync
+from sampan.runtime import birth, identity, rootfs, scheduling, sync
 from sampan.runtime.plan import Plan
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -172,6 +172,8 @@ def confine(process: Process, filter_program: bytes | None, flags: tuple[str, ..
 
     Returns the program's path, looked up as the user that it will run as. Raises CommandNotFound and its siblings.
     """
+    if process.scheduler is not None or process.io_priority is not None:
+        scheduling.apply(process)
     for limit in process.rlimits:
         try:
             linux_process.set_limit(limit.type, limit.soft, limit.hard)

@@ -14,7 +14,7 @@ from sampan.errors import InvalidArgument, Unsupported
 from sampan.linux import mount as m
 from sampan.linux.namespaces import CLONE_NEWUSER, FLAGS
 from sampan.oci.runtime import Device, DeviceCgroup, Linux, LinuxResources, Mount, Process, Seccomp, Spec, User
-from sampan.runtime import sysctl
+from sampan.runtime import scheduling, sysctl
 from sampan.runtime.identity import Maps, check_id, check_mapped, checked_maps
 
 INIT_ANNOTATION = "sampan.init"
@@ -192,9 +192,11 @@ def checked_process(process: Process) -> Process:
         *(("additionalGids", each) for each in user.additional_gids),
     ):
         check_id(number, f"process.user.{what}")
-    for name in ("scheduler", "io_priority", "exec_cpu_affinity"):
-        if getattr(process, name) is not None:
-            raise Unsupported(f"process.{name} is not supported")
+    scheduling.check(process)
+    if process.exec_cpu_affinity is not None:
+        raise Unsupported("process.execCPUAffinity is not supported")
+    if process.apparmor_profile and not os.path.isdir("/sys/module/apparmor"):
+        raise Unsupported(f"process.apparmorProfile {process.apparmor_profile!r}: this kernel has no AppArmor")
     if process.selinux_label:
         raise Unsupported("process.selinuxLabel is not supported")
     return process

@@ -10,7 +10,19 @@ import msgspec
 import pytest
 
 from sampan.errors import InvalidArgument
-from sampan.oci.runtime import IDMapping, Linux, Mount, Namespace, Process, Root, Spec, TimeOffset, User
+from sampan.oci.runtime import (
+    IDMapping,
+    IOPriority,
+    Linux,
+    Mount,
+    Namespace,
+    Process,
+    Root,
+    Scheduler,
+    Spec,
+    TimeOffset,
+    User,
+)
 from sampan.runtime.container import Container, Stdio
 
 pytestmark = pytest.mark.requires("root", "program:busybox")
@@ -143,3 +155,22 @@ def test_a_time_namespace_has_its_own_uptime(bundle: Bundle) -> None:
     )
     _, text = bundle.run("busybox cat /proc/uptime", linux)
     assert float(text.split()[0]) > 1_000_000
+
+
+def test_a_scheduler_and_an_io_priority(bundle: Bundle) -> None:
+    linux = Linux(namespaces=(Namespace(type="mount"), Namespace(type="pid")))
+    spec = bundle.spec("busybox sleep 100", linux)
+    assert spec.process is not None
+    process = msgspec.structs.replace(
+        spec.process, scheduler=Scheduler(policy="SCHED_BATCH", nice=5),
+        io_priority=IOPriority(class_="IOPRIO_CLASS_IDLE"),
+    )  # fmt: skip
+    container = bundle.create(msgspec.structs.replace(spec, process=process))
+    container.start()
+    try:
+        assert os.sched_getscheduler(container.pid) == os.SCHED_BATCH
+        assert os.getpriority(os.PRIO_PROCESS, container.pid) == 5
+    finally:
+        container.kill(9)
+        os.waitpid(container.pid, 0)
+        container.delete()
