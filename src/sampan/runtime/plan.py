@@ -195,8 +195,8 @@ def checked_process(process: Process) -> Process:
     scheduling.check(process)
     if process.exec_cpu_affinity is not None:
         raise Unsupported("process.execCPUAffinity is not supported")
-    if process.apparmor_profile and not os.path.isdir("/sys/module/apparmor"):
-        raise Unsupported(f"process.apparmorProfile {process.apparmor_profile!r}: this kernel has no AppArmor")
+    if process.apparmor_profile not in ("", "unconfined"):
+        raise Unsupported(f"process.apparmorProfile {process.apparmor_profile!r} is not supported")
     if process.selinux_label:
         raise Unsupported("process.selinuxLabel is not supported")
     return process

@@ -60,6 +60,12 @@ def test_what_is_not_done_is_said() -> None:
         plan(msgspec.structs.replace(SPEC, linux=linux), "id", "/b")
 
 
+def test_a_profile_that_would_not_be_in_force_is_refused() -> None:
+    process = Process(cwd="/", args=("true",), apparmor_profile="docker-default")
+    with pytest.raises(Unsupported, match="apparmorProfile"):
+        plan(msgspec.structs.replace(SPEC, process=process), "id", "/b")
+
+
 def test_mount_options_are_sorted() -> None:
     bind = mount_step(Mount(destination="/x", source="here", options=("rbind", "ro", "rslave")), "/b")
     assert (bind.source, bind.flags, bind.attributes, bind.propagation) == (
