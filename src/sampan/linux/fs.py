@@ -8,7 +8,7 @@ import errno
 import os
 import stat
 
-from sampan.linux.libc import encode, syscall
+from sampan.linux.libc import check, encode, libc, syscall
 
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -93,6 +93,16 @@ def read_in_root(root: int, path: str, limit: int = 4 << 20) -> bytes:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
         return file.read(limit)
+
+
+PROC_SUPER_MAGIC = 0x9FA0
+
+
+def is_procfs(descriptor: int) -> bool:
+    """fstatfs(2): whether what the descriptor is open on lies in a proc file system, and in no look-alike."""
+    buffer = (ctypes.c_long * 16)()  # struct statfs is 120 bytes; its first word is the file system's type.
+    check(libc.fstatfs(descriptor, ctypes.byref(buffer)), "fstatfs")
+    return buffer[0] == PROC_SUPER_MAGIC
 
 
 def of_descriptor(descriptor: int) -> str:

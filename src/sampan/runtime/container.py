@@ -19,10 +19,10 @@ from dataclasses import dataclass
 import msgspec
 
 from sampan.errors import Conflict, Internal, InvalidArgument, NotFound, SampanError
-from sampan.linux import namespaces, process, seccomp
+from sampan.linux import process, seccomp
 from sampan.linux.cgroup import Cgroup, Counters
 from sampan.oci.runtime import Capabilities, LinuxResources, Process, Seccomp, Spec
-from sampan.runtime import init, state, sync
+from sampan.runtime import birth, identity, init, state, sync
 from sampan.runtime.newborn import Newborn
 from sampan.runtime.plan import Plan, checked_process, plan
 
@@ -86,6 +86,7 @@ class Container:
         self._sync: socket.socket | None = None
         self._seccomp: Seccomp | None = None
         self._capabilities: Capabilities | None = None
+        self._namespaces: frozenset[str] = frozenset()
 
     # --- Birth ------------------------------------------------------------------------------------
 
@@ -138,6 +139,10 @@ class Container:
                     undo.callback(_end, pid, pidfd)
             program = _filter(what.seccomp, state_root)
             with contextlib.suppress(BrokenPipeError):  # It has failed; what it says of it is read next.
+                if what.maps is not None:
+                    identity.write_maps(pid, what.maps)
+                    identity.set_oom_score(pid, what.process.oom_score_adj)
+                    sync.send(parent, sync.MAPPED)
                 sync.send(parent, sync.GROUP + program)
             record = state.Record(
                 id=container_id, bundle=bundle, cgroup=what.cgroup, pid=pid, start_time=state.start_time(pid),
@@ -150,6 +155,7 @@ class Container:
             container._sync = parent
             container._seccomp = what.seccomp
             container._capabilities = what.process.capabilities
+            container._namespaces = _kinds(spec)
             undo.pop_all()
             return container
 
@@ -183,6 +189,7 @@ class Container:
             spec = load_spec(record.bundle)
             container._seccomp = spec.linux.seccomp if spec.linux else None
             container._capabilities = spec.process.capabilities if spec.process else None
+            container._namespaces = _kinds(spec)
         return container
 
     # --- Life -------------------------------------------------------------------------------------
@@ -205,7 +212,10 @@ class Container:
             with child, _opened(stdio) as streams:
                 pid, pidfd = self._clone_inside()
                 if pid == 0:
-                    init.run_exec(wanted, self.pidfd, self._cgroup, program, flags, streams, window, child)
+                    init.run_exec(
+                        wanted, self.pidfd, self._cgroup, program, flags, streams, window, child,
+                        user_namespace="user" in self._namespaces, time_namespace="time" in self._namespaces,
+                    )  # fmt: skip
             with contextlib.ExitStack() as failed:
                 failed.callback(os.close, pidfd)
                 failed.callback(_end, pid, pidfd)
@@ -221,28 +231,24 @@ class Container:
 
     def _clone_inside(self) -> tuple[int, int]:
         """A child in the container's pid namespace: a matter of birth, so the parent turns there for the moment."""
-        try:
-            namespaces.setns(self.pidfd, namespaces.CLONE_NEWPID)
-        except OSError as error:
-            raise Conflict(f"container {self.id} is not running") from error
-        try:
-            result = self._clone_into_group()
-        except OSError as error:
-            _own_pid_namespace()
-            raise Internal(f"fork: {(error.strerror or '').lower()}") from error
-        if result[0]:
-            _own_pid_namespace()
-        return result
-
-    def _clone_into_group(self) -> tuple[int, int]:
         if not self._cgroup.unified:
-            return namespaces.clone(0, None)
+            return self._born_inside(None)
         try:
-            return _clone_into(0, self._cgroup.open())
-        except OSError as error:
-            if error.errno != errno.EBUSY:
+            return self._born_inside(self._cgroup.open())
+        except Internal as error:
+            # A container that divided its group has no processes in the group itself any more, nor may have.
+            if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.EBUSY:
                 raise
-        return _clone_into(0, self._cgroup.open_beside(self.pid))
+        return self._born_inside(self._cgroup.open_beside(self.pid))
+
+    def _born_inside(self, group: int | None) -> tuple[int, int]:
+        try:
+            return birth.clone_inside(self.pidfd, "user" in self._namespaces, group)
+        except Conflict as error:
+            raise Conflict(f"container {self.id} is not running") from error
+        finally:
+            if group is not None:
+                os.close(group)
 
     def kill(self, signal: int, all: bool = False) -> None:  # noqa: A002 - the runtime specification's word
         """Send a signal to the first process, or to all. Raises NotFound when there is no process left."""
@@ -387,40 +393,17 @@ def _in_scope(held: contextlib.ExitStack, what: Plan, spec: Spec, container_id: 
     return dataclasses.replace(what, cgroup=wanted.path), wanted.unit
 
 
-def _clone_into(flags: int, group: int) -> tuple[int, int]:
-    """A child born in the v2 cgroup of the descriptor, which is closed; in the child, init closes it."""
-    try:
-        result = namespaces.clone(flags, group)
-    except OSError:
-        os.close(group)
-        raise
-    if result[0]:
-        os.close(group)
-    return result
-
-
 def _clone(what: Plan, group: Cgroup) -> tuple[int, int]:
-    pid_path = dict(what.joins).get("pid")
-    if pid_path:
-        init.join("pid", pid_path)
+    born_in = group.open() if group.unified else None
     try:
-        flags = what.clone_flags
-        result = _clone_into(flags, group.open()) if group.unified else namespaces.clone(flags, None)
-    except OSError as error:
-        if pid_path:
-            _own_pid_namespace()
-        raise Internal(f"fork: {(error.strerror or '').lower()}") from error
-    if result[0] and pid_path:
-        _own_pid_namespace()
-    return result
-
-
-def _own_pid_namespace() -> None:
-    descriptor = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        namespaces.setns(descriptor, namespaces.CLONE_NEWPID)
+        return birth.clone(what.clone_flags, what.joins, born_in)
     finally:
-        os.close(descriptor)
+        if born_in is not None:
+            os.close(born_in)
+
+
+def _kinds(spec: Spec) -> frozenset[str]:
+    return frozenset(each.type for each in spec.linux.namespaces) if spec.linux else frozenset()
 
 
 def _end(pid: int, pidfd: int) -> None:

@@ -23,7 +23,7 @@ from sampan.linux import process as linux_process
 from sampan.linux.cgroup import Cgroup
 from sampan.linux.namespaces import CLONE_NEWCGROUP, FLAGS
 from sampan.oci.runtime import Capabilities, Process
-from sampan.runtime import rootfs, sync
+from sampan.runtime import birth, identity, rootfs, scheduling, sync
 from sampan.runtime.plan import Plan
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -42,20 +42,27 @@ def run(
     `unshared`: namespaces (CLONE_NEW*) that the process was not born in and makes now.
     """
     try:
+        if plan.time_offsets is not None:
+            identity.enter_time_namespace(plan.time_offsets)
+        if plan.maps is not None:
+            sync.expect(connection, sync.MAPPED)
         _hide()
         _reset_signals()
         os.setsid()
         namespaces.unshare(unshared)
         for kind, path in plan.joins:
-            if kind != "pid":  # A pid namespace is joined by the parent, before the fork.
-                join(kind, path)
+            if kind != "pid" and not plan.user_namespace:  # These were joined before the fork: see `birth`.
+                birth.join(kind, path)
         if plan.hostname:
             namespaces.set_hostname(plan.hostname)
         if plan.domainname:
             namespaces.set_domainname(plan.domainname)
-        root = rootfs.build(plan)
-        filter_program, _ = sync.expect(connection, sync.GROUP)
-        _join_cgroup(Cgroup(plan.cgroup), plan.new_cgroup_namespace)
+        if plan.user_namespace:
+            filter_program = _enter_group(plan, connection)
+            root = rootfs.build(plan)
+        else:
+            root = rootfs.build(plan)
+            filter_program = _enter_group(plan, connection)
         rootfs.finish(root, plan)
         master = None
         if plan.process.terminal:
@@ -85,6 +92,7 @@ def run(
 def run_exec(
     process: Process, target: int, group: Cgroup, filter_program: bytes,
     flags: tuple[str, ...], stdio: tuple[int, int, int], window: tuple[int, int] | None, connection: socket.socket,
+    *, user_namespace: bool = False, time_namespace: bool = False,
 ) -> NoReturn:  # fmt: skip
     """Become one more process of the container whose first process is the pidfd `target`."""
     try:
@@ -92,7 +100,9 @@ def run_exec(
         _reset_signals()
         os.setsid()
         _join_cgroup(group, new_namespace=False)
-        join_all(target)
+        join_all(target, time_namespace)
+        if user_namespace:
+            identity.become_root()
         if process.terminal:
             master, slave, _ = terminal.open_pty("/dev/pts/ptmx")
             _take_terminal(slave, process, window)
@@ -108,6 +118,13 @@ def run_exec(
     except BaseException as error:
         sync.send_failure(connection, error)
         os._exit(1)
+
+
+def _enter_group(plan: Plan, connection: socket.socket) -> bytes:
+    """Wait for the cgroup and join it; returns the seccomp program."""
+    program, _ = sync.expect(connection, sync.GROUP)
+    _join_cgroup(Cgroup(plan.cgroup), plan.new_cgroup_namespace)
+    return program
 
 
 def _join_cgroup(group: Cgroup, new_namespace: bool) -> None:
@@ -127,22 +144,12 @@ def _hide() -> None:
     linux_process.prctl(linux_process.PR_SET_DUMPABLE, 0)
 
 
-def join(kind: str, path: str) -> None:
-    """Join the namespace at `path`. Raises InvalidArgument where there is none of that kind."""
+def join_all(pidfd: int, time_namespace: bool = False) -> None:
+    """Join every namespace of a process but those of pids and users, which this one was born in. One call: the kernel
+    joins all or none."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            namespaces.setns(descriptor, FLAGS[kind])
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise InvalidArgument(f"join the {kind} namespace {path}: {(error.strerror or '').lower()}") from error
-
-
-def join_all(pidfd: int) -> None:
-    """Join every namespace of a process but the pid namespace. One call: the kernel joins all or none."""
-    try:
-        flags = sum(flag for name, flag in FLAGS.items() if name not in ("pid", "user", "time"))
+        left_out = ("pid", "user") if time_namespace else ("pid", "user", "time")
+        flags = sum(flag for name, flag in FLAGS.items() if name not in left_out)
         namespaces.setns(pidfd, flags)
     except OSError as error:
         if error.errno == errno.ESRCH:
@@ -184,6 +191,8 @@ def confine(process: Process, filter_program: bytes, flags: tuple[str, ...]) -> 
 
     Returns the program's path, looked up as the user that it will run as. Raises CommandNotFound and its siblings.
     """
+    if process.scheduler is not None or process.io_priority is not None:
+        scheduling.apply(process)
     for limit in process.rlimits:
         try:
             linux_process.set_limit(limit.type, limit.soft, limit.hard)
@@ -204,7 +213,7 @@ def confine(process: Process, filter_program: bytes, flags: tuple[str, ...]) -> 
         capabilities.drop_bounding(capabilities.mask(wanted.bounding), present)
     linux_process.prctl(linux_process.PR_SET_KEEPCAPS, 1)
     user = process.user
-    os.setgroups(user.additional_gids)
+    identity.set_groups(user.additional_gids)
     os.setresgid(user.gid, user.gid, user.gid)
     os.setresuid(user.uid, user.uid, user.uid)
     linux_process.prctl(linux_process.PR_SET_KEEPCAPS, 0)
@@ -226,6 +235,12 @@ def confine(process: Process, filter_program: bytes, flags: tuple[str, ...]) -> 
         raise InvalidArgument(
             f"chdir to cwd ({process.cwd!r}) set in config.json failed: {(error.strerror or '').lower()}"
         ) from error
+    # getcwd(2) tells what lies outside of the root, such as a leaked descriptor's directory (CVE-2024-21626).
+    try:
+        if not os.getcwd().startswith("/"):
+            raise FileNotFoundError
+    except FileNotFoundError:
+        raise InvalidArgument("process.cwd: the current working directory is outside of the container's root") from None
     return find_program(process.args[0], environment(process))
 
 

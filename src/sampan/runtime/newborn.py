@@ -43,7 +43,7 @@ class Newborn:
     def order(self, plan: Plan, stdio: tuple[int, int, int], window: tuple[int, int] | None) -> bool:
         """Have it become the container's first process. False if it can't: by its namespaces, or because it is gone."""
         flags = plan.clone_flags
-        if flags & _BORN_IN != _BORN_IN or flags & ~(_BORN_IN | _MADE_LATER):
+        if flags & _BORN_IN != _BORN_IN or flags & ~(_BORN_IN | _MADE_LATER) or plan.user_namespace:
             return False
         message = sync.ORDER + _encoder.encode(_Order(plan, window))
         if len(message) > sync.MAX_ORDER:

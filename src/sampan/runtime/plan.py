@@ -12,8 +12,10 @@ import msgspec
 
 from sampan.errors import InvalidArgument, Unsupported
 from sampan.linux import mount as m
-from sampan.linux.namespaces import FLAGS
-from sampan.oci.runtime import Device, DeviceCgroup, LinuxResources, Mount, Process, Seccomp, Spec
+from sampan.linux.namespaces import CLONE_NEWUSER, FLAGS
+from sampan.oci.runtime import Device, DeviceCgroup, Linux, LinuxResources, Mount, Process, Seccomp, Spec, User
+from sampan.runtime import scheduling, sysctl
+from sampan.runtime.identity import Maps, check_id, check_mapped, checked_maps
 
 INIT_ANNOTATION = "sampan.init"
 """Set to `true`: process 1 is a small reaper that starts the program and passes signals on (Docker's --init)."""
@@ -91,10 +93,16 @@ class Plan:
     root_propagation: int
     readonly_root: bool
     clone_flags: int
-    """CLONE_NEW*, without the cgroup namespace, which is made when the process is in its group."""
+    """CLONE_NEW*, without the cgroup and time namespaces, which the process makes itself."""
     new_cgroup_namespace: bool
     joins: tuple[tuple[str, str], ...]
     """Namespaces to join: type and path, in the order in which it works."""
+    user_namespace: bool
+    """Whether the container has one that is not the host's, new or joined."""
+    maps: Maps | None
+    """The ids of a new one."""
+    time_offsets: tuple[tuple[str, int, int], ...] | None
+    """Clock, seconds and nanoseconds; None: no new time namespace."""
     mounts: tuple[MountStep, ...]
     cgroup_mounts: tuple[MountStep, ...]
     """Those that wait for the cgroup: its file system, and what lies above or below its place and comes later."""
@@ -125,6 +133,7 @@ def plan(spec: Spec, container_id: str, bundle: str) -> Plan:
     new_cgroup = False
     joins: list[tuple[str, str]] = []
     seen: set[str] = set()
+    new_time = False
     for namespace in linux.namespaces:
         if namespace.type not in FLAGS:
             raise InvalidArgument(f"config.json: unknown namespace type {namespace.type!r}")
@@ -135,6 +144,8 @@ def plan(spec: Spec, container_id: str, bundle: str) -> Plan:
             joins.append((namespace.type, namespace.path))
         elif namespace.type == "cgroup":
             new_cgroup = True
+        elif namespace.type == "time":
+            new_time = True
         else:
             clone_flags |= FLAGS[namespace.type]
     if "mount" not in seen:
@@ -142,7 +153,9 @@ def plan(spec: Spec, container_id: str, bundle: str) -> Plan:
     if spec.hostname and "uts" not in seen:
         raise InvalidArgument("config.json: hostname needs a uts namespace")
     resources = linux.resources or LinuxResources()
-    mounts, cgroup_mounts = _split([mount_step(each, bundle) for each in spec.mounts])
+    mounts, cgroup_mounts = tuple(mount_step(each, bundle) for each in spec.mounts), ()
+    if "user" not in seen:  # With a user namespace, the cgroup is joined before anything is mounted.
+        mounts, cgroup_mounts = _split(mounts)
     return Plan(
         root=os.path.normpath(os.path.join(bundle, spec.root.path)),
         root_propagation=_root_propagation(linux.rootfs_propagation),
@@ -152,10 +165,13 @@ def plan(spec: Spec, container_id: str, bundle: str) -> Plan:
         joins=tuple(joins),
         mounts=mounts,
         cgroup_mounts=cgroup_mounts,
+        user_namespace="user" in seen,
+        maps=_maps(linux, bool(clone_flags & CLONE_NEWUSER), spec.process.user),
+        time_offsets=_time_offsets(linux, new_time),
         devices=_devices(linux.devices),
         masked=linux.masked_paths,
         readonly=linux.readonly_paths,
-        sysctl=tuple(linux.sysctl.items()),
+        sysctl=sysctl.checked(linux.sysctl, seen) if linux.sysctl else (),
         hostname=spec.hostname,
         domainname=spec.domainname,
         process=checked_process(spec.process),
@@ -175,9 +191,18 @@ def checked_process(process: Process) -> Process:
     for word in (*process.args, *process.env, process.cwd):
         if "\0" in word:
             raise InvalidArgument("process: embedded null byte")
-    for name in ("scheduler", "io_priority", "exec_cpu_affinity"):
-        if getattr(process, name) is not None:
-            raise Unsupported(f"process.{name} is not supported")
+    user = process.user
+    for what, number in (
+        ("uid", user.uid),
+        ("gid", user.gid),
+        *(("additionalGids", each) for each in user.additional_gids),
+    ):
+        check_id(number, f"process.user.{what}")
+    scheduling.check(process)
+    if process.exec_cpu_affinity is not None:
+        raise Unsupported("process.execCPUAffinity is not supported")
+    if process.apparmor_profile not in ("", "unconfined"):
+        raise Unsupported(f"process.apparmorProfile {process.apparmor_profile!r} is not supported")
     if process.selinux_label:
         raise Unsupported("process.selinuxLabel is not supported")
     return process
@@ -187,17 +212,41 @@ def _refuse(spec: Spec) -> None:
     linux = spec.linux
     assert linux is not None
     for name, given in (
-        ("linux.uidMappings", linux.uid_mappings), ("linux.gidMappings", linux.gid_mappings),
-        ("linux.timeOffsets", linux.time_offsets), ("linux.intelRdt", linux.intel_rdt),
+        ("linux.intelRdt", linux.intel_rdt),
         ("linux.mountLabel", linux.mount_label), ("linux.personality", linux.personality), ("hooks", spec.hooks),
     ):  # fmt: skip
         if given:
             raise Unsupported(f"config.json: {name} is not supported")
-    if any(namespace.type == "user" for namespace in linux.namespaces):
-        raise Unsupported("config.json: user namespaces are not supported")
     for mount in spec.mounts:
         if mount.uid_mappings or mount.gid_mappings:
             raise Unsupported(f"mount {mount.destination}: id-mapped mounts are not supported")
+
+
+def _maps(linux: Linux, new: bool, user: User) -> Maps | None:
+    """The ids of a new user namespace. Beside a joined one they only tell what it has already."""
+    if new:
+        maps = checked_maps(linux.uid_mappings, linux.gid_mappings, "linux")
+        check_mapped(user, maps)
+        return maps
+    if (linux.uid_mappings or linux.gid_mappings) and not any(each.type == "user" for each in linux.namespaces):
+        raise InvalidArgument("config.json: linux.uidMappings and gidMappings need a user namespace")
+    return None
+
+
+_CLOCKS = ("monotonic", "boottime")
+
+
+def _time_offsets(linux: Linux, new: bool) -> tuple[tuple[str, int, int], ...] | None:
+    if not new:
+        if linux.time_offsets:
+            raise InvalidArgument("config.json: linux.timeOffsets needs a new time namespace")
+        return None
+    for clock, offset in linux.time_offsets.items():
+        if clock not in _CLOCKS:
+            raise InvalidArgument(f"config.json: linux.timeOffsets: unknown clock {clock!r}")
+        if not 0 <= offset.nanosecs < 10**9 or abs(offset.secs) >= 1 << 63:
+            raise InvalidArgument(f"config.json: linux.timeOffsets.{clock}: out of range")
+    return tuple((clock, offset.secs, offset.nanosecs) for clock, offset in linux.time_offsets.items())
 
 
 def _root_propagation(name: str) -> int:
@@ -248,7 +297,7 @@ def mount_step(mount: Mount, bundle: str) -> MountStep:
     )
 
 
-def _split(steps: list[MountStep]) -> tuple[tuple[MountStep, ...], tuple[MountStep, ...]]:
+def _split(steps: tuple[MountStep, ...]) -> tuple[tuple[MountStep, ...], tuple[MountStep, ...]]:
     """The mounts that can be made before the cgroup, and those that can't: neither may cover what it did not."""
     early: list[MountStep] = []
     late: list[MountStep] = []

@@ -15,12 +15,24 @@ from collections.abc import Iterable, Iterator
 from sampan.errors import Internal
 from sampan.linux import mount as m
 from sampan.linux.cgroup import hierarchies
-from sampan.linux.fs import make_directories, make_file, of_descriptor, open_in_root
+from sampan.linux.fs import (
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_SYMLINKS,
+    is_procfs,
+    make_directories,
+    make_file,
+    of_descriptor,
+    open_in_root,
+    openat2,
+)
 from sampan.linux.terminal import open_pty
 from sampan.oci.runtime import Device
+from sampan.runtime import identity
 from sampan.runtime.plan import DEVICE_LINKS, MountStep, Plan
 
 _CLONE_ALL = m.OPEN_TREE_CLONE | m.OPEN_TREE_CLOEXEC | m.AT_RECURSIVE
+_NULL = os.makedev(1, 3)
+_PLAIN = ("/proc", "/sys", "/dev")
 _KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
 
@@ -49,35 +61,47 @@ def build(plan: Plan) -> int:
         # A mount of its own: pivot_root wants one, and no flag of it changes the host's.
         m.mount(plan.root, plan.root, flags=m.MS_BIND | m.MS_REC)
     root = os.open(plan.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    _mount_all(root, plan, plan.mounts)
+    trees: dict[MountStep, int] = {}
+    if plan.user_namespace:
+        # What only the host's ids may reach is opened before they are given up.
+        trees = _open_sources(plan)
+        identity.become_root()
+    _mount_all(root, plan, plan.mounts, trees)
     _make_devices(root, plan)
     return root
 
 
 def finish(root: int, plan: Plan) -> None:
     """Mount the rest: this process is in its cgroup now."""
-    _mount_all(root, plan, plan.cgroup_mounts)
+    _mount_all(root, plan, plan.cgroup_mounts, {})
     with _told(f"create the working directory {plan.process.cwd}"):
         os.close(make_directories(root, plan.process.cwd))
 
 
-def _mount_all(root: int, plan: Plan, steps: Iterable[MountStep]) -> None:
+def _mount_all(root: int, plan: Plan, steps: Iterable[MountStep], trees: dict[MountStep, int]) -> None:
+    """`trees`: the sources of bind mounts that are open already; they are used up."""
     for step in steps:
         with _told(f'error mounting "{step.source}" to rootfs at "{step.destination}"'):
-            _mount(root, step, plan.new_cgroup_namespace, plan.cgroup)
+            if step.bind:
+                _bind(root, step, trees.pop(step, None))
+            else:
+                _mount(root, step, plan.new_cgroup_namespace, plan.cgroup)
 
 
 def _target(root: int, step: MountStep, source_is_directory: bool) -> int:
-    """The destination, made if it is missing. As O_PATH: nothing is opened, only named."""
+    """The destination, made if it is missing. As O_PATH: nothing is opened, only named.
+
+    /proc, /sys and /dev may not be links: what is written there later would be written elsewhere (CVE-2019-19921).
+    """
+    if step.destination.rstrip("/") in _PLAIN:
+        with contextlib.suppress(FileNotFoundError):
+            os.close(openat2(root, step.destination, os.O_PATH, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS))
     if source_is_directory:
         return make_directories(root, step.destination)
     return make_file(root, step.destination)
 
 
 def _mount(root: int, step: MountStep, own_cgroups: bool, cgroup: str) -> None:
-    if step.bind:
-        _bind(root, step)
-        return
     with _closing(_target(root, step, True)) as target:
         if step.kind == "cgroup":
             _mount_cgroups(root, target, step, own_cgroups, cgroup)
@@ -90,10 +114,23 @@ def _mount(root: int, step: MountStep, own_cgroups: bool, cgroup: str) -> None:
             )
 
 
-def _bind(root: int, step: MountStep) -> None:
+def _open_sources(plan: Plan) -> dict[MountStep, int]:
+    """The trees of the bind mounts."""
+    trees: dict[MountStep, int] = {}
+    for step in plan.mounts:
+        if step.bind and step not in trees:
+            with _told(f'error mounting "{step.source}" to rootfs at "{step.destination}"'):
+                trees[step] = _clone_tree(step)
+    return trees
+
+
+def _clone_tree(step: MountStep) -> int:
     recursive = bool(step.flags & m.MS_REC)
-    flags = m.OPEN_TREE_CLONE | m.OPEN_TREE_CLOEXEC | (m.AT_RECURSIVE if recursive else 0)
-    with _closing(m.open_tree(step.source, flags)) as tree:
+    return m.open_tree(step.source, m.OPEN_TREE_CLONE | m.OPEN_TREE_CLOEXEC | (m.AT_RECURSIVE if recursive else 0))
+
+
+def _bind(root: int, step: MountStep, tree: int | None = None) -> None:
+    with _closing(_clone_tree(step) if tree is None else tree) as tree:
         directory = stat.S_ISDIR(os.fstat(tree).st_mode)
         if step.attributes:
             m.mount_setattr(tree, attributes=step.attributes)
@@ -211,8 +248,12 @@ def set_sysctls(root: int, values: Iterable[tuple[str, str]]) -> None:
     """Write kernel parameters of the namespaces that this process is in: before /proc/sys is made read-only."""
     for name, value in values:
         with _told(f"write sysctl {name} = {value}"):
-            path = "/proc/sys/" + name.replace(".", "/")
-            with os.fdopen(open_in_root(root, path, os.O_WRONLY), "w") as file:
+            # No link and no other mount on the way: an image's or a volume's look-alike is not written to.
+            resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS
+            descriptor = openat2(root, "/proc/sys/" + name, os.O_WRONLY, resolve=resolve)
+            with os.fdopen(descriptor, "w") as file:
+                if not is_procfs(descriptor):
+                    raise OSError(errno.EXDEV, "/proc/sys is not the kernel's")
                 file.write(value)
 
 
@@ -255,4 +296,8 @@ def _mask(root: int, path: str) -> None:
             m.mount("tmpfs", of_descriptor(target), "tmpfs", m.MS_RDONLY, "nr_inodes=2")
             return
         with _closing(m.open_tree("/dev/null")) as null:
+            found = os.fstat(null)
+            # Bound in its place, anything else would show the container what lies there (CVE-2025-31133).
+            if not stat.S_ISCHR(found.st_mode) or found.st_rdev != _NULL:
+                raise OSError(errno.ENODEV, "/dev/null is not the null device")
             m.move_mount(null, target)

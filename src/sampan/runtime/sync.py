@@ -4,7 +4,8 @@ One socket pair, one datagram a message; the child's end is closed by its execve
 
     parent                                child
       │ clone ─────────────────────────────▶ │
-      │ ── ORDER (plan; 0, 1 and 2) ───────▶ │ namespaces, mounts
+      │ ── MAPPED ─────────────────────────▶ │ only with a user namespace of its own
+      │ ── ORDER (plan; 0, 1 and 2) ───────▶ │ only a newborn; namespaces, mounts
       │ (makes the cgroup meanwhile)         │
       │ ── GROUP (seccomp program) ────────▶ │ joins the cgroup; limits, identity
       │ ◀───────────── READY (pty master) ── │
@@ -12,8 +13,9 @@ One socket pair, one datagram a message; the child's end is closed by its execve
       │ ◀─────────────────── end of file ─── │   (it runs)
 
 At any point the child may send FAILED with an error instead, and exit. Only a child that was born before its
-container was known gets an ORDER (`newborn`); the others have inherited theirs. An exec's process waits for no GROUP
-and no START, and says READY only to hand over its terminal.
+container was known gets an ORDER (`newborn`); the others have inherited theirs. With a user namespace, the GROUP comes
+before the mounts: its root may not move a process. An exec's process waits for no GROUP and no START, and says READY
+only to hand over its terminal. A midwife (see `birth`) says BORN, with a pid and its pidfd.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from sampan.errors import Internal, SampanError, from_kind, kind_of
 
 ORDER = b"o"
 GROUP = b"g"
+MAPPED = b"m"
+BORN = b"b"
 READY = b"r"
 START = b"s"
 _FAILED = b"e"

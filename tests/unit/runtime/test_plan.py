@@ -55,9 +55,15 @@ def test_nonsense_is_refused(changes: dict[str, object]) -> None:
 
 
 def test_what_is_not_done_is_said() -> None:
-    linux = Linux(namespaces=(Namespace(type="mount"), Namespace(type="user")))
-    with pytest.raises(Unsupported, match="user namespaces"):
+    linux = Linux(namespaces=(Namespace(type="mount"),), mount_label="x")
+    with pytest.raises(Unsupported, match="mountLabel"):
         plan(msgspec.structs.replace(SPEC, linux=linux), "id", "/b")
+
+
+def test_a_profile_that_would_not_be_in_force_is_refused() -> None:
+    process = Process(cwd="/", args=("true",), apparmor_profile="docker-default")
+    with pytest.raises(Unsupported, match="apparmorProfile"):
+        plan(msgspec.structs.replace(SPEC, process=process), "id", "/b")
 
 
 def test_mount_options_are_sorted() -> None:
