@@ -28,3 +28,15 @@ class Parser(argparse.ArgumentParser):
         advice = f"Usage:  {self.usage}\n\nRun '{self.prog} --help' for more information"
         print(f"{self.prog}: {message}\n\n{advice}", file=sys.stderr)
         sys.exit(self._status)
+
+
+def add_sig_proxy(parser: Parser) -> None:
+    """`--sig-proxy`: alone or with `=false`, as Docker's flags that are true or false."""
+    parser.add_argument(
+        "--sig-proxy", type=_truth, nargs="?", const=True, default=True, metavar="BOOL",
+        help="pass signals on to the container (the default)",
+    )  # fmt: skip
+
+
+def _truth(text: str) -> bool:
+    return text.lower() not in ("false", "0", "no")

@@ -6,19 +6,10 @@ from sampan.cli.arguments import Parser
 from sampan.cli.context import Context
 from sampan.cli.groups import Command, alias, run_group
 from sampan.cli.image import confirmed
-from sampan.cli.inspect import inspect
+from sampan.cli.inspect import group_command
 from sampan.cli.table import size
 
 FAILURE = 1
-
-
-def _inspect(words: list[str], context: Context) -> int:
-    made = Parser("container inspect", "[OPTIONS] CONTAINER [CONTAINER...]", "Display detailed information", 1)
-    made.add_argument("-f", "--format", default="", help="a Go template")
-    made.add_argument("-s", "--size", action="store_true", help="sizes too")
-    made.add_argument("names", nargs="+", metavar="CONTAINER")
-    flags = made.parse_args(words)
-    return inspect(context.client, flags.names, "container", flags.format, size=flags.size)
 
 
 def _prune(words: list[str], context: Context) -> int:
@@ -42,7 +33,7 @@ COMMANDS: dict[str, Command] = {
             "exec", "logs", "top", "port",
         )
     },
-    "ls": alias("ps"), "list": alias("ps"), "ps": alias("ps"), "inspect": _inspect, "prune": _prune,
+    "ls": alias("ps"), "list": alias("ps"), "ps": alias("ps"), "inspect": group_command("container"), "prune": _prune,
 }  # fmt: skip
 
 

@@ -10,7 +10,6 @@ import sys
 from sampan.cli.arguments import Parser
 from sampan.cli.context import Context
 from sampan.cli.flags import environment
-from sampan.cli.run import failed_start
 from sampan.errors import InvalidArgument, SampanError
 
 FAILURE = 1
@@ -54,12 +53,15 @@ def main(name: str, words: list[str], context: Context) -> int:
         try:
             client.call("POST", f"{path}/start", {"Detach": True, "Tty": flags.tty})
         except SampanError as error:
+            from sampan.cli.attachment import failed_start
+
             return failed_start(error)
         return 0
     return _run(context, path, flags)
 
 
 def _run(context: Context, path: str, flags: argparse.Namespace) -> int:
+    from sampan.cli.attachment import resizer
     from sampan.cli.streams import Attached, raw_terminal, terminal_size
 
     client = context.client
@@ -68,16 +70,10 @@ def _run(context: Context, path: str, flags: argparse.Namespace) -> int:
     if size is not None:
         start["ConsoleSize"] = list(size)
     connection, first = client.upgrade(f"{path}/start", start)
-
-    def resize() -> None:
-        now = terminal_size()
-        if now is not None:
-            with contextlib.suppress(SampanError):
-                client.call("POST", f"{path}/resize", h=now[0], w=now[1])
-
     sys.stdout.flush()
     with raw_terminal() if flags.tty and flags.interactive else contextlib.nullcontext():
         Attached(
-            connection, first, framed=not flags.tty, stdin=flags.interactive, on_resize=resize if flags.tty else None
-        ).run()
+            connection, first, framed=not flags.tty, stdin=flags.interactive,
+            on_resize=resizer(client, path) if flags.tty else None,
+        ).run()  # fmt: skip
     return int(client.call("GET", f"{path}/json")["ExitCode"] or 0)

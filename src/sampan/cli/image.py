@@ -8,7 +8,7 @@ import tempfile
 from sampan.cli.arguments import Parser
 from sampan.cli.context import Context
 from sampan.cli.groups import alias, run_group
-from sampan.cli.inspect import inspect
+from sampan.cli.inspect import group_command
 from sampan.cli.table import size
 
 FAILURE = 1
@@ -35,14 +35,6 @@ def _from_host(words: list[str], context: Context) -> int:
         file.seek(0)
         pieces = iter(lambda: file.read(1 << 20), b"")
         return show(client.messages("POST", "/images/load", body=pieces, headers={"Content-Type": "application/x-tar"}))
-
-
-def _inspect(words: list[str], context: Context) -> int:
-    made = Parser("image inspect", "[OPTIONS] IMAGE [IMAGE...]", "Display detailed information on images", 1)
-    made.add_argument("-f", "--format", default="", help="a Go template")
-    made.add_argument("names", nargs="+", metavar="IMAGE")
-    flags = made.parse_args(words)
-    return inspect(context.client, flags.names, "image", flags.format)
 
 
 def _prune(words: list[str], context: Context) -> int:
@@ -72,7 +64,8 @@ def confirmed(force: bool, warning: str) -> bool:
 
 
 COMMANDS = {
-    "ls": alias("images"), "list": alias("images"), "from-host": _from_host, "inspect": _inspect, "rm": alias("rmi"),
+    "ls": alias("images"), "list": alias("images"), "from-host": _from_host,
+    "inspect": group_command("image"), "rm": alias("rmi"),
     "tag": alias("tag"), "pull": alias("pull"), "load": alias("load"), "save": alias("save"),
     "import": alias("import"), "history": alias("history"), "prune": _prune,
 }  # fmt: skip

@@ -7,6 +7,7 @@ import sys
 
 from sampan.cli.arguments import Parser
 from sampan.cli.context import Context
+from sampan.cli.groups import Command
 from sampan.client.client import Client, Document
 from sampan.errors import NotFound, SampanError
 
@@ -31,6 +32,24 @@ def parser(name: str) -> Parser:
 def main(name: str, words: list[str], context: Context) -> int:
     flags = parser(name).parse_args(words)
     return inspect(context.client, flags.names, flags.type, flags.format, size=flags.size)
+
+
+def group_command(kind: str) -> Command:
+    """`inspect` among the commands of a kind of object: `volume inspect`."""
+
+    def run(words: list[str], context: Context) -> int:
+        name = kind.upper()
+        made = Parser(
+            f"{kind} inspect", f"[OPTIONS] {name} [{name}...]", f"Display detailed information on {kind}s", 1
+        )  # fmt: skip
+        made.add_argument("-f", "--format", default="", help="a Go template")
+        if kind == "container":
+            made.add_argument("-s", "--size", action="store_true", help="sizes too")
+        made.add_argument("names", nargs="+", metavar=name)
+        flags = made.parse_args(words)
+        return inspect(context.client, flags.names, kind, flags.format, size=kind == "container" and flags.size)
+
+    return run
 
 
 def inspect(client: Client, names: list[str], kind: str, template: str, *, size: bool = False) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sampan.cli.arguments import Parser
 from sampan.cli.context import Context
 from sampan.cli.groups import Command, run_group
-from sampan.cli.inspect import inspect
+from sampan.cli.inspect import group_command
 from sampan.cli.table import short, table
 
 FAILURE = 1
@@ -25,14 +25,6 @@ def _list(words: list[str], context: Context) -> int:
     return 0
 
 
-def _inspect(words: list[str], context: Context) -> int:
-    made = Parser("network inspect", "[OPTIONS] NETWORK [NETWORK...]", "Display detailed information on networks", 1)
-    made.add_argument("-f", "--format", default="", help="a Go template")
-    made.add_argument("names", nargs="+", metavar="NETWORK")
-    flags = made.parse_args(words)
-    return inspect(context.client, flags.names, "network", flags.format)
-
-
 def _create(words: list[str], context: Context) -> int:
     made = Parser("network create", "[OPTIONS] NETWORK", "Create a network", 1)
     made.add_argument("-d", "--driver", default="bridge", help="network driver")
@@ -42,7 +34,7 @@ def _create(words: list[str], context: Context) -> int:
     return 0
 
 
-COMMANDS: dict[str, Command] = {"ls": _list, "list": _list, "inspect": _inspect, "create": _create}
+COMMANDS: dict[str, Command] = {"ls": _list, "list": _list, "inspect": group_command("network"), "create": _create}
 
 
 def main(name: str, words: list[str], context: Context) -> int:

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import os
-import signal
 import sys
 
-from sampan.cli.arguments import Parser
+from sampan.cli.arguments import Parser, add_sig_proxy
 from sampan.cli.context import Context
 from sampan.cli.flags import add_container_flags, create_document
-from sampan.client.client import Client, Document
-from sampan.client.http import Response
+from sampan.client.client import Client
 from sampan.errors import InvalidArgument, NotFound, SampanError
 
 FAILURE = 125
-_NOT_FOUND = ("executable file not found", "no such file or directory")
-_NOT_EXECUTABLE = ("permission denied", "is a directory", "not a directory", "exec format error")
 
 
 def parser(name: str) -> Parser:
@@ -27,15 +21,9 @@ def parser(name: str) -> Parser:
     made = Parser(name, "[OPTIONS] IMAGE [COMMAND] [ARG...]", text, help_flag=False)
     if name == "run":
         made.add_argument("-d", "--detach", action="store_true", help="run in the background and print the id")
-        made.add_argument(
-            "--sig-proxy", type=_truth, nargs="?", const=True, default=True, help="pass signals on (the default)"
-        )
+        add_sig_proxy(made)
     add_container_flags(made)
     return made
-
-
-def _truth(text: str) -> bool:
-    return text.lower() not in ("false", "0", "no")
 
 
 def main(name: str, words: list[str], context: Context) -> int:
@@ -55,12 +43,7 @@ def main(name: str, words: list[str], context: Context) -> int:
         print(container_id)
         return 0
     if flags.detach:
-        try:
-            client.call("POST", f"/containers/{container_id}/start")
-        except SampanError as error:
-            return failed_start(error)
-        print(container_id)
-        return 0
+        return _start(client, container_id)
     return _run_attached(client, container_id, flags)
 
 
@@ -91,57 +74,21 @@ def _pull(client: Client, flags: argparse.Namespace) -> None:
     pull(client, flags.image, platform=flags.platform, output=None if flags.quiet else sys.stderr)
 
 
-def failed_start(error: SampanError) -> int:
-    """The line, and Docker's status for what it says: 127 no such program, 126 not executable, 125 else."""
-    print(f"sampan: {error.message}", file=sys.stderr)
-    text = error.message.lower()
-    if any(each in text for each in _NOT_FOUND):
-        return 127
-    return 126 if any(each in text for each in _NOT_EXECUTABLE) else 125
-
-
 def _run_attached(client: Client, container_id: str, flags: argparse.Namespace) -> int:
-    from sampan.cli.streams import Attached, raw_terminal, terminal_size
+    from sampan.cli.attachment import OUTPUTS, run_attached
 
-    path = f"/containers/{container_id}"
-    connection, first = client.upgrade(
-        f"{path}/attach", stream=True, stdin=flags.interactive, stdout=not flags.attach or "stdout" in flags.attach,
-        stderr=not flags.attach or "stderr" in flags.attach, detachKeys=flags.detach_keys,
+    return run_attached(
+        client, container_id, terminal=flags.tty, stdin=flags.interactive, outputs=flags.attach or OUTPUTS,
+        detach_keys=flags.detach_keys, forward_signals=flags.sig_proxy, start=True, removed=flags.rm,
     )  # fmt: skip
-    # The wait stands before the start: an end cannot be missed, nor the removal of a container that removes itself.
-    waiting = client.stream("POST", f"{path}/wait", condition="removed" if flags.rm else "next-exit")
+
+
+def _start(client: Client, container_id: str) -> int:
     try:
-        client.call("POST", f"{path}/start")
+        client.call("POST", f"/containers/{container_id}/start")
     except SampanError as error:
-        connection.close()
+        from sampan.cli.attachment import failed_start
+
         return failed_start(error)
-
-    def resize() -> None:
-        size = terminal_size()
-        if size is not None:
-            with contextlib.suppress(SampanError):
-                client.call("POST", f"{path}/resize", h=size[0], w=size[1])
-
-    def forward(number: int) -> None:
-        with contextlib.suppress(SampanError):
-            client.call("POST", f"{path}/kill", signal=signal.Signals(number).name)
-
-    if flags.tty:
-        resize()
-    with raw_terminal() if flags.tty and flags.interactive else contextlib.nullcontext():
-        Attached(
-            connection, first, framed=not flags.tty, stdin=flags.interactive,
-            on_signal=forward if flags.sig_proxy and not (flags.tty and flags.interactive) else None,
-            on_resize=resize if flags.tty else None,
-        ).run()  # fmt: skip
-    return _exit_status(client, container_id, waiting, flags)
-
-
-def _exit_status(client: Client, container_id: str, waiting: Response, flags: argparse.Namespace) -> int:
-    if flags.tty and flags.interactive:
-        # The stream may have ended because somebody typed the detach keys.
-        with contextlib.suppress(SampanError):
-            state: Document = client.call("GET", f"/containers/{container_id}/json")["State"]
-            if state["Running"] and not state["Restarting"]:
-                return 0
-    return int(json.loads(waiting.read())["StatusCode"])
+    print(container_id)
+    return 0

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import signal
 import sys
 
-from sampan.cli.arguments import Parser
+from sampan.cli.arguments import Parser, add_sig_proxy
 from sampan.cli.context import Context
-from sampan.cli.run import failed_start
 from sampan.client.client import Client, Document
 from sampan.errors import Conflict, InvalidArgument, NotModified, SampanError
 
@@ -21,13 +18,14 @@ def parser(name: str) -> Parser:
     if name == "attach":
         made = Parser(name, "[OPTIONS] CONTAINER", "Attach to a running container", 1)
         made.add_argument("--no-stdin", action="store_true", help="do not attach standard input")
-        made.add_argument("--sig-proxy", default="true", nargs="?", const="true", help="pass signals on")
+        add_sig_proxy(made)
         made.add_argument("container")
     else:
         made = Parser(name, "[OPTIONS] CONTAINER [CONTAINER...]", "Start one or more stopped containers", 1)
         made.add_argument("-a", "--attach", action="store_true", help="attach its output, and pass signals on")
         made.add_argument("-i", "--interactive", action="store_true", help="attach its input")
         made.add_argument("containers", nargs="+", metavar="CONTAINER")
+        made.set_defaults(sig_proxy=True)
     made.add_argument("--detach-keys", default="", help="key sequence that detaches")
     return made
 
@@ -58,45 +56,10 @@ def main(name: str, words: list[str], context: Context) -> int:
 
 
 def _attach(client: Client, inspected: Document, flags: argparse.Namespace, *, stdin: bool, start: bool) -> int:
-    from sampan.cli.streams import Attached, raw_terminal, terminal_size
+    from sampan.cli.attachment import run_attached
 
-    container_id, config = inspected["Id"], inspected["Config"]
-    path, terminal = f"/containers/{container_id}", config["Tty"]
-    stdin = stdin and config["OpenStdin"]
-    connection, first = client.upgrade(
-        f"{path}/attach", stream=True, stdin=stdin, stdout=True, stderr=True, detachKeys=flags.detach_keys
-    )
-    condition = "removed" if inspected["HostConfig"]["AutoRemove"] else "next-exit"
-    waiting = client.stream("POST", f"{path}/wait", condition=condition)
-    if start:
-        try:
-            client.call("POST", f"{path}/start")
-        except NotModified:
-            pass
-        except SampanError as error:
-            connection.close()
-            return failed_start(error)
-
-    def resize() -> None:
-        size = terminal_size()
-        if size is not None:
-            with contextlib.suppress(SampanError):
-                client.call("POST", f"{path}/resize", h=size[0], w=size[1])
-
-    def forward(number: int) -> None:
-        with contextlib.suppress(SampanError):
-            client.call("POST", f"{path}/kill", signal=signal.Signals(number).name)
-
-    proxy = getattr(flags, "sig_proxy", "true") != "false" and not (terminal and stdin)
-    if terminal:
-        resize()
-    with raw_terminal() if terminal and stdin else contextlib.nullcontext():
-        Attached(
-            connection, first, framed=not terminal, stdin=stdin, on_signal=forward if proxy else None,
-            on_resize=resize if terminal else None,
-        ).run()  # fmt: skip
-    with contextlib.suppress(SampanError):
-        state = client.call("GET", f"{path}/json")["State"]
-        if state["Running"] and not state["Restarting"]:
-            return 0  # Detached.
-    return int(json.loads(waiting.read())["StatusCode"])
+    return run_attached(
+        client, inspected["Id"], terminal=inspected["Config"]["Tty"], stdin=stdin and inspected["Config"]["OpenStdin"],
+        detach_keys=flags.detach_keys, forward_signals=flags.sig_proxy, start=start,
+        removed=inspected["HostConfig"]["AutoRemove"],
+    )  # fmt: skip

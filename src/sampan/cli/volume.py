@@ -9,7 +9,7 @@ from sampan.cli.context import Context
 from sampan.cli.filters import parse_filters
 from sampan.cli.groups import Command, run_group
 from sampan.cli.image import confirmed
-from sampan.cli.inspect import inspect
+from sampan.cli.inspect import group_command
 from sampan.cli.table import size, table
 from sampan.errors import SampanError
 
@@ -49,14 +49,6 @@ def _create(words: list[str], context: Context) -> int:
     return 0
 
 
-def _inspect(words: list[str], context: Context) -> int:
-    made = Parser("volume inspect", "[OPTIONS] VOLUME [VOLUME...]", "Display detailed information on volumes", 1)
-    made.add_argument("-f", "--format", default="", help="a Go template")
-    made.add_argument("names", nargs="+", metavar="VOLUME")
-    flags = made.parse_args(words)
-    return inspect(context.client, flags.names, "volume", flags.format)
-
-
 def _remove(words: list[str], context: Context) -> int:
     made = Parser("volume rm", "[OPTIONS] VOLUME [VOLUME...]", "Remove one or more volumes", 1)
     made.add_argument("-f", "--force", action="store_true", help="no error if it is not there")
@@ -88,7 +80,7 @@ def _prune(words: list[str], context: Context) -> int:
 
 
 COMMANDS: dict[str, Command] = {
-    "ls": _list, "list": _list, "create": _create, "inspect": _inspect, "rm": _remove, "prune": _prune,
+    "ls": _list, "list": _list, "create": _create, "inspect": group_command("volume"), "rm": _remove, "prune": _prune,
 }  # fmt: skip
 
 

@@ -153,9 +153,9 @@ def plan(spec: Spec, container_id: str, bundle: str) -> Plan:
     if spec.hostname and "uts" not in seen:
         raise InvalidArgument("config.json: hostname needs a uts namespace")
     resources = linux.resources or LinuxResources()
-    mounts, cgroup_mounts = tuple(mount_step(each, bundle) for each in spec.mounts), ()
-    if "user" not in seen:  # With a user namespace, the cgroup is joined before anything is mounted.
-        mounts, cgroup_mounts = _split(mounts)
+    mounts = tuple(mount_step(each, bundle) for each in spec.mounts)
+    # With a user namespace, the cgroup is joined before anything is mounted.
+    mounts, cgroup_mounts = (mounts, ()) if "user" in seen else _split(mounts)
     return Plan(
         root=os.path.normpath(os.path.join(bundle, spec.root.path)),
         root_propagation=_root_propagation(linux.rootfs_propagation),

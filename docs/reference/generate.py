@@ -1,0 +1,142 @@
+"""Write cli.md and api.md: each command is asked for its help, and the engine for its routes."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import asyncio
+import functools
+import importlib
+import inspect
+import io
+import pathlib
+import re
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout, suppress
+from unittest import mock
+
+from sampan.cli.__main__ import COMMANDS, run
+from sampan.cli.context import Context
+from sampan.engine import config
+from sampan.engine.http.router import RouteDef
+from sampan.engine.routes import all_routes
+from sampan.engine.services import Engine
+from sampan.runtime import cli as runtime
+
+HERE = pathlib.Path(__file__).parent
+_NOTE = "<!-- Written by docs/reference/generate.py; a test says when it is stale. -->"
+
+
+def _parser(ask: Callable[[], object]) -> argparse.ArgumentParser | None:
+    """The parser that would print its help, were the command asked for it; None where there is none."""
+    asked: list[argparse.ArgumentParser] = []
+    with (
+        mock.patch.object(argparse.ArgumentParser, "print_help", lambda self, file=None: asked.append(self)),
+        redirect_stdout(io.StringIO()),
+        suppress(SystemExit),
+    ):
+        ask()
+    return asked[0] if asked else None
+
+
+def _commands() -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Each command with its parser: `sampan`'s, its groups', the daemon's and the runtime's."""
+    for name, (module, _) in COMMANDS.items():
+        if name == "daemon":
+            found = _parser(lambda: config.load(["--help"]))
+            assert found is not None
+            yield "sampan daemon", found
+            continue
+        found = _parser(lambda name=name: run(name, ["--help"]))  # type: ignore[misc]
+        if found is not None:
+            yield f"sampan {name}", found
+            continue
+        for part, command in importlib.import_module(f"sampan.cli.{module}").COMMANDS.items():
+            found = _parser(lambda command=command: command(["--help"], Context()))  # type: ignore[misc]
+            assert found is not None, f"{name} {part} has no help"
+            yield f"sampan {name} {part}", found
+    top = _parser(lambda: runtime.main(["--help"]))
+    assert top is not None
+    yield "sampan-runtime", top
+    for action in top._actions:
+        for part in action.choices or () if isinstance(action, argparse._SubParsersAction) else ():
+            found = _parser(lambda part=part: runtime.main([part, "--help"]))  # type: ignore[misc]
+            assert found is not None
+            yield f"sampan-runtime {part}", found
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _section(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
+    yield f"## {name}\n"
+    if name != parser.prog:
+        yield f"The same as [`{parser.prog}`](#{parser.prog.replace(' ', '-')}).\n"
+        return
+    if parser.description:
+        yield f"{parser.description}\n"
+    if parser.usage:
+        yield f"```text\n{parser.usage}\n```\n"
+    rows = []
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            continue
+        value = "" if action.nargs == 0 else f" {action.metavar or action.dest.upper()}"
+        title = ", ".join(action.option_strings) + value if action.option_strings else action.metavar or action.dest
+        rows.append(f"| `{_cell(str(title))}` | {_cell(action.help or '')} |")
+    yield "\n".join(["| argument | meaning |", "| --- | --- |", *rows, ""])
+
+
+def cli_page() -> str:
+    head = [
+        f"{_NOTE}\n\n# Commands\n",
+        "Before the command, `sampan` takes `-H, --host HOST` (the engine: `unix:///PATH` or `tcp://ADDRESS:PORT`;",
+        "else `SAMPAN_HOST` or `DOCKER_HOST`), `-D, --debug` (without effect), `-v, --version` and `-h, --help`.\n",
+    ]
+    return "\n".join([*head, *(part for name, parser in _commands() for part in _section(name, parser))])
+
+
+async def _routes() -> list[RouteDef]:
+    return all_routes(Engine(config.Config()))
+
+
+def _refuses(route: RouteDef) -> bool:
+    """Whether the handler never answers: it has no `return`, and ends by raising."""
+    handler = route.handler.func if isinstance(route.handler, functools.partial) else route.handler
+    function = ast.parse(textwrap.dedent(inspect.getsource(handler))).body[0]
+    assert isinstance(function, ast.AsyncFunctionDef)
+    returns = any(isinstance(node, ast.Return) for node in ast.walk(function))
+    return isinstance(function.body[-1], ast.Raise) and not returns
+
+
+def _table(routes: list[RouteDef]) -> str:
+    rows = [f"| {each.method} | `{re.sub(r':[^}]+(?=})', '', each.path)}` |" for each in routes]
+    return "\n".join(["| method | path |", "| --- | --- |", *rows, ""])
+
+
+def api_page() -> str:
+    routes = asyncio.run(_routes())
+    refused = [each for each in routes if _refuses(each)]
+    served = [each for each in routes if each not in refused]
+    return "\n".join([
+        f"{_NOTE}\n\n# Engine API\n",
+        "Versions 1.24 to 1.51, as `/v1.N/…` or without. A path that is not here is answered with 404.\n",
+        "## Served\n", _table(served),
+        "## Refused by name\n",
+        "Known, and answered with a line that says what is not supported: status 501; 503 for Swarm's; 403 for the",
+        "removal of a predefined network. A served path can refuse a field or an option too: see [limits](limits.md).",
+        "Creating a network is among the served paths, and is always refused.\n",
+        _table(refused),
+    ])  # fmt: skip
+
+
+def pages() -> dict[str, str]:
+    """Each generated page's name and text."""
+    return {"cli.md": cli_page(), "api.md": api_page()}
+
+
+if __name__ == "__main__":
+    for name, text in pages().items():
+        (HERE / name).write_text(text)
