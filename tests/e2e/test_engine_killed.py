@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pathlib
 import signal
 import subprocess
 import time
@@ -63,4 +65,25 @@ def test_a_container_that_removes_itself_is_removed_by_the_next_engine(engine: E
             break
         time.sleep(0.1)
     assert docker("ps", "-aq").stdout == ""
+    assert engine.left_over() == []
+
+
+def test_a_killed_shim_takes_its_container_along_and_no_other(engine: Engine) -> None:
+    docker = engine.docker
+    for name in ("victim", "other"):
+        docker("run", "-d", "--name", name, "box", "sleep", "600", check=True)
+    pid = int(docker("inspect", "-f", "{{.State.Pid}}", "victim").stdout)
+    with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+        shim = int(file.read().rpartition(")")[2].split()[1])
+    os.kill(shim, signal.SIGKILL)
+    assert docker("wait", "victim", check=True).stdout == "137\n"
+    assert docker("inspect", "-f", "{{.State.Status}} {{.State.Error}}", "victim").stdout == (
+        "exited the shim has died\n"
+    )
+    assert not pathlib.Path(f"/proc/{pid}/root/bin").exists()
+    assert docker("exec", "other", "echo", "alive").stdout == "alive\n"
+    # Nothing of the first run stands in the way of the next.
+    docker("start", "victim", check=True)
+    assert docker("exec", "victim", "echo", "again").stdout == "again\n"
+    docker("rm", "-f", "victim", "other", check=True)
     assert engine.left_over() == []

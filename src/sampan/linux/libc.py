@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -18,7 +17,7 @@ _COMMON = {
     "pidfd_send_signal": 424, "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432,
     "pidfd_open": 434, "clone3": 435, "close_range": 436, "openat2": 437, "pidfd_getfd": 438, "mount_setattr": 442,
 }  # fmt: skip
-NUMBERS: dict[str, int] = {**_COMMON, **(_AARCH64 if platform.machine() == "aarch64" else _X86_64)}
+NUMBERS: dict[str, int] = {**_COMMON, **(_AARCH64 if os.uname().machine == "aarch64" else _X86_64)}
 """System call numbers by name, for this machine."""
 
 libc.syscall.restype = ctypes.c_long

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import platform
+import os
 
 from sampan.linux.libc import NUMBERS, syscall
 
 NUMBERS.update(
     {"sched_setattr": 274, "ioprio_set": 30}
-    if platform.machine() == "aarch64"
+    if os.uname().machine == "aarch64"
     else {"sched_setattr": 314, "ioprio_set": 251}
 )
 

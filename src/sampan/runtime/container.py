@@ -7,14 +7,12 @@ when a step fails.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import os
 import signal as signals
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import msgspec
 
@@ -29,8 +27,7 @@ from sampan.runtime.plan import Plan, checked_process, plan
 _SPEC = msgspec.json.Decoder(Spec)
 
 
-@dataclass(frozen=True)
-class Stdio:
+class Stdio(msgspec.Struct, frozen=True):
     """The descriptors that become 0, 1 and 2; None: /dev/null. They stay the caller's to close."""
 
     stdin: int | None = None
@@ -38,8 +35,7 @@ class Stdio:
     stderr: int | None = None
 
 
-@dataclass(frozen=True)
-class ExecProcess:
+class ExecProcess(msgspec.Struct, frozen=True):
     """One more process. `pidfd`, and `master` if it has a terminal, are the caller's to close."""
 
     pid: int
@@ -390,7 +386,7 @@ def _in_scope(held: contextlib.ExitStack, what: Plan, spec: Spec, container_id: 
         held.enter_context(scope.started(wanted, what.resources))
     except (OSError, ValueError) as error:
         raise _cgroup_error(error) from error
-    return dataclasses.replace(what, cgroup=wanted.path), wanted.unit
+    return msgspec.structs.replace(what, cgroup=wanted.path), wanted.unit
 
 
 def _clone(what: Plan, group: Cgroup) -> tuple[int, int]:

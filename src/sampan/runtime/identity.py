@@ -13,10 +13,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from sampan.errors import Internal, InvalidArgument, Unsupported
 from sampan.linux import namespaces
@@ -29,8 +28,7 @@ _MOST_LINES = 340
 """Of a map: user_namespaces(7)."""
 
 
-@dataclass(frozen=True)
-class Maps:
+class Maps(msgspec.Struct, frozen=True):
     """The ids of a user namespace, and what its maps are written along with."""
 
     uids: tuple[IDMapping, ...]
@@ -114,6 +112,9 @@ def _write(path: str, text: str) -> None:
 
 def _run_helper(name: str, pid: int, lines: tuple[IDMapping, ...]) -> None:
     """newuidmap(1), newgidmap(1): they are set-uid and grant what /etc/subuid and /etc/subgid list."""
+    import shutil  # Only an ordinary user comes here: no shim loads them.
+    import subprocess
+
     program = shutil.which(name)
     if program is None:
         raise Unsupported(f"mapping more than one's own id takes the command {name}, which is not installed")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass
 from typing import NoReturn
 
 import msgspec
@@ -32,8 +31,7 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_Order)
 
 
-@dataclass(frozen=True)
-class Newborn:
+class Newborn(msgspec.Struct, frozen=True):
     """`connection` is the parent's end: when it closes, the process ends."""
 
     pid: int

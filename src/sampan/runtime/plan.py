@@ -6,7 +6,6 @@ The plan is in the order in which `init` carries it out. Follows runtime-spec co
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 import msgspec
 
@@ -66,8 +65,7 @@ DEVICE_LINKS = (
 )
 
 
-@dataclass(frozen=True)
-class MountStep:
+class MountStep(msgspec.Struct, frozen=True):
     """One mount. For a bind mount `source` is absolute and `attributes` are MOUNT_ATTR_*, on the whole tree if
     `recursive_attributes`; for a file system `flags` are mount(2)'s and `data` its own options."""
 
@@ -85,8 +83,7 @@ class MountStep:
         return bool(self.flags & m.MS_BIND)
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """All that a container's creation needs to know."""
 
     root: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from sampan.shimapi.messages import RestartName, RestartPolicy
 
@@ -12,8 +12,7 @@ GOOD_RUN = 10.0
 """Seconds of running after which the delay begins anew."""
 
 
-@dataclass
-class Backoff:
+class Backoff(msgspec.Struct):
     """The delay before the next start: 100 ms, doubled with every end that comes too soon, a minute at most."""
 
     delay: float = 0.0

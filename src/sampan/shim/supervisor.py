@@ -135,7 +135,6 @@ class Supervisor:
             self._tell(msg.OutOfMemory())
         again = not self._stopping and restarts(self._policy, exit_status, self._restart_count)
         self._finish_execs()
-        delete_quietly(task.container)
         self._task = None
         self._record(
             msg.Exited(
@@ -146,6 +145,8 @@ class Supervisor:
         )  # fmt: skip
         task.streams.finish()
         self._last_streams = task.streams
+        # Those who wait have been told: the group is removed while they do their part.
+        delete_quietly(task.container)
         if again:
             self._status = msg.TaskStatus.RESTARTING
             delay = self._backoff.after((time.time_ns() - self._started_at) / 1e9)
@@ -418,7 +419,7 @@ class Supervisor:
 
 def _stats(task: Task) -> msg.StatsTaken:
     counters = task.container.stats()
-    values = {name: getattr(counters, name) for name in counters.__dataclass_fields__ if name != "blkio"}
+    values = {name: getattr(counters, name) for name in counters.__struct_fields__ if name != "blkio"}
     blkio = tuple(
         msg.BlockIO(
             major=each.major, minor=each.minor, operation=each.operation, bytes=each.bytes, count=each.count

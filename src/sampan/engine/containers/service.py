@@ -38,6 +38,7 @@ from sampan.errors import (
     NotModified,
     SampanError,
 )
+from sampan.linux.cgroup import Cgroup
 from sampan.oci.reference import parse_reference
 from sampan.shimapi import messages as msg
 
@@ -307,22 +308,37 @@ class Containers:
 
     async def _clean_up(self, container: Container, task: Task | None, end: End) -> None:
         """Give back what a run took. Those who wait are told when it is done: what comes next finds it free."""
-        if task is not None:
+        ending = asyncio.ensure_future(task.shutdown()) if task is not None else None
+        await self._free(container)
+        if ending is not None:
             with contextlib.suppress(SampanError):
-                await task.shutdown()
-        await self.release(container)
+                await ending
+        await self._remove_remains(container)
         container.tell_ended(end)
         if container.record.host_config.auto_remove:
             await self._remove_ended(container)
 
     async def release(self, container: Container) -> None:
-        """The network's and the file system's part of a run that is over. Idempotent."""
-        core = self._engine.core
+        """All that a run took and that is over. Idempotent."""
+        await self._free(container)
+        await self._remove_remains(container)
+
+    async def _free(self, container: Container) -> None:
+        """The network's and the file system's part."""
         with contextlib.suppress(SampanError, OSError):
             await self._engine.sandboxes.release(container.id)
         with contextlib.suppress(SampanError, OSError):
-            await run_blocking(core.snapshots.unmount, container.id)
-        shutil.rmtree(core.paths.shim(container.id), ignore_errors=True)
+            await run_blocking(self._engine.core.snapshots.unmount, container.id)
+
+    async def _remove_remains(self, container: Container) -> None:
+        """What the shim removes itself, unless it was killed: then the container's processes are ended too."""
+        paths = self._engine.core.paths
+        shutil.rmtree(paths.shim(container.id), ignore_errors=True)
+        shutil.rmtree(f"{paths.runtime}/{container.id}", ignore_errors=True)
+        group = Cgroup(starting.cgroup(container))
+        if group.exists():
+            with contextlib.suppress(OSError):
+                await run_blocking(_end_group, group)
 
     async def _remove_ended(self, container: Container) -> None:
         with contextlib.suppress(SampanError):
@@ -507,6 +523,11 @@ class Containers:
             record.id,
             {**(record.config.labels or {}), "image": record.config.image, "name": record.name, **(attributes or {})},
         )
+
+
+def _end_group(group: Cgroup) -> None:
+    group.kill()
+    group.delete()
 
 
 async def _end(container: Container) -> End:

@@ -151,7 +151,7 @@ def _prepare(engine: Engine, container: Container, endpoint: Endpoint | None) ->
     spec = build_spec(
         record,
         Surroundings(
-            root=root, bundle=bundle, cgroup=f"/sampan/{record.id}", network=endpoint.path if endpoint else "",
+            root=root, bundle=bundle, cgroup=cgroup(container), network=endpoint.path if endpoint else "",
             user=user, cgroup2=hierarchies().unified,
         ),
     )  # fmt: skip
@@ -175,6 +175,11 @@ def _prepare(engine: Engine, container: Container, endpoint: Endpoint | None) ->
         log=log_config(engine, container),
         restart=restart_policy(container),
     )
+
+
+def cgroup(container: Container) -> str:
+    """The path of the container's control group."""
+    return f"/sampan/{container.id}"
 
 
 def restart_policy(container: Container) -> RestartPolicy:

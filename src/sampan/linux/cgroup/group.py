@@ -12,8 +12,9 @@ import os
 import signal
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
+
+import msgspec
 
 from sampan.linux import bpf
 from sampan.linux.cgroup import v1, v2
@@ -24,8 +25,7 @@ from sampan.oci.runtime import LinuxResources
 _KILL_TIMEOUT = 10.0
 
 
-@dataclass(frozen=True)
-class Hierarchies:
+class Hierarchies(msgspec.Struct, frozen=True):
     """`roots`: where each controller's tree is mounted; on v2 the one entry "" is the tree of all."""
 
     unified: bool

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from sampan.oci.runtime import DeviceCgroup
 
 
-@dataclass(frozen=True)
-class Write:
+class Write(msgspec.Struct, frozen=True):
     """`value` goes into `file` of the group's directory in `controller`'s hierarchy.
 
     `optional`: this kernel may lack the file (swap accounting, an I/O scheduler), and then it is left out. `retry`: it
@@ -30,8 +29,7 @@ def device_rule(rule: DeviceCgroup) -> str:
     return f"{rule.type} {major}:{minor} {rule.access or 'rwm'}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class BlockIOCount:
+class BlockIOCount(msgspec.Struct, frozen=True, kw_only=True):
     """One line of io.stat, or of blkio.throttle.io_service_bytes and io_serviced."""
 
     major: int
@@ -41,8 +39,7 @@ class BlockIOCount:
     count: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Counters:
+class Counters(msgspec.Struct, frozen=True, kw_only=True):
     """A group's counters as the kernel gives them: bytes, nanoseconds, counts. A limit of 0 is none.
 
     `memory_stat` has the kernel's names of the version in force.

@@ -1,15 +1,16 @@
 """Seccomp: a profile is compiled by the system's libseccomp once, and its program is loaded directly.
 
 Compiling Docker's profile takes several milliseconds, loading it microseconds: so the program is kept by the profile's
-digest, and only who meets a profile for the first time loads the library.
+checksum, and only who meets a profile for the first time loads the library.
 """
 
 from __future__ import annotations
 
+import binascii
 import contextlib
 import ctypes
-import hashlib
 import os
+import struct
 
 import msgspec
 
@@ -22,6 +23,7 @@ _FLAGS = {
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
 }  # fmt: skip
 _INSTRUCTION = 8
+_HEAD = struct.Struct("<I")
 
 
 class _Program(ctypes.Structure):
@@ -33,13 +35,15 @@ def program(profile: Seccomp, cache: str) -> bytes:
 
     Raises ValueError for a profile that makes no sense, OSError (ENOSYS) where libseccomp is missing.
     """
-    key = hashlib.sha256(msgspec.json.encode(profile)).hexdigest()
-    path = f"{cache}/{key}.bpf"
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except FileNotFoundError:
-        pass
+    text = msgspec.json.encode(profile)
+    # The file holds the profile too: a checksum finds it, the comparison decides. (A digest would bring libcrypto
+    # into every shim.)
+    head = _HEAD.pack(len(text)) + text
+    path = f"{cache}/{binascii.crc32(text):08x}.bpf"
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+        kept = file.read()
+        if kept.startswith(head):
+            return kept[len(head) :]
     from sampan.linux.seccomp.compiler import compile_profile
 
     code = compile_profile(profile)
@@ -47,7 +51,7 @@ def program(profile: Seccomp, cache: str) -> bytes:
         os.makedirs(cache, mode=0o700, exist_ok=True)
         temporary = f"{path}.{os.getpid()}"
         with open(temporary, "xb") as file:
-            file.write(code)
+            file.write(head + code)
         os.rename(temporary, path)
     return code
 

@@ -19,6 +19,8 @@ _OPERATORS = {
     "SCMP_CMP_MASKED_EQ": 7,
 }  # fmt: skip
 _ATTRIBUTE_NO_NEW_PRIVS = 3
+_ATTRIBUTE_OPTIMIZE = 8
+_BINARY_TREE = 2
 _UNKNOWN_SYSCALL = -1
 
 
@@ -83,6 +85,9 @@ def compile_profile(profile: Seccomp) -> bytes:
                 _check(result, architecture)
         # Loading decides about no_new_privs, not the library.
         _check(library.seccomp_attr_set(context, _ATTRIBUTE_NO_NEW_PRIVS, 0), "no_new_privs")
+        # A tree instead of a chain: the kernel walks the program once for every system call's number when it is loaded.
+        # Before libseccomp 2.5 it stays a chain.
+        library.seccomp_attr_set(context, _ATTRIBUTE_OPTIMIZE, _BINARY_TREE)
         for rule in profile.syscalls:
             _add(library, context, rule, default)
         descriptor = os.memfd_create("seccomp", os.MFD_CLOEXEC)
