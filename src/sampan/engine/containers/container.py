@@ -34,6 +34,8 @@ class Container:
         self.restarting = False
         self.removing = False
         self.dead = False
+        self.released = False
+        """Nothing of an earlier run is left: no mount, address or cgroup. Not known of one that was there before us."""
         self.pending: list[tuple[int, Attachment]] = []
         """Connections that were attached before the start."""
         self._save = save

@@ -163,6 +163,7 @@ class Containers:
         name = name or random_name(lambda each: self._records.by_name(each) is not None)
         record = await run_blocking(self._make, request, name, platform)
         container = Container(record, self._records.replace)
+        container.released = True
         self._containers[record.id] = container
         self.publish(container, "create")
         return container
@@ -223,6 +224,7 @@ class Containers:
         if container.running:
             raise NotModified(f"container {container.id} is running")
         early: list[msg.Event] = []
+        container.released = False
 
         def on_event(event: msg.Event) -> None:
             # The end may come before `start` has come back with the task.
@@ -314,6 +316,7 @@ class Containers:
             with contextlib.suppress(SampanError):
                 await ending
         await self._remove_remains(container)
+        container.released = True
         container.tell_ended(end)
         if container.record.host_config.auto_remove:
             await self._remove_ended(container)
@@ -497,7 +500,8 @@ class Containers:
             try:
                 if container.task is not None:
                     await self._stop(container, 0, "SIGKILL")
-                await self.release(container)
+                if not container.released:
+                    await self.release(container)
                 await run_blocking(self._remove_files, container, volumes)
             finally:
                 container.removing = False
