@@ -101,7 +101,7 @@ class Execs:
         request, container = found.request, found.container
         descriptors = [descriptor for descriptor, _ in attachments]
         try:
-            process = await run_blocking(self._process, found, size)
+            process = self._process(found, size)
             task = self._engine.containers.live(container)
         except BaseException:
             for descriptor in descriptors:

@@ -161,12 +161,20 @@ class Containers:
                 )
         accept.check(request)
         name = name or random_name(lambda each: self._records.by_name(each) is not None)
-        record = await run_blocking(self._make, request, name, platform)
+        host = request.host_config or HostConfig()
+        if request.volumes or host.binds or host.mounts or self._image_has_volumes(request.image):
+            record = await run_blocking(self._make, request, name, platform)
+        else:
+            # A few small files and a row are done sooner than a thread is woken.
+            record = self._make(request, name, platform)
         container = Container(record, self._records.replace)
         container.released = True
         self._containers[record.id] = container
         self.publish(container, "create")
         return container
+
+    def _image_has_volumes(self, image: str) -> bool:
+        return bool(self._engine.core.images.get(image).config.run.volumes)
 
     def _make(self, request: CreateRequest, name: str, platform: str) -> Record:
         core = self._engine.core

@@ -91,7 +91,8 @@ async def start(
             stages.done("ports")
         held = undo.enter_context(_Descriptors(list(published.sockets)))
         undo.callback(_take_back, engine, record.id)
-        create = await run_blocking(_prepare, engine, container, endpoint)
+        # A mount and a few small files: done sooner than a thread is woken.
+        create = _prepare(engine, container, endpoint)
         stages.done("files")
         spawn = Spawn(
             create=msgspec.structs.replace(
