@@ -12,12 +12,10 @@ import msgspec
 
 from sampan import __version__
 from sampan.errors import InvalidArgument, SampanError, Unsupported
-from sampan.oci.runtime import Linux, LinuxResources, Mount, Namespace, Process, Root, Spec, State
+from sampan.oci.runtime import State
 from sampan.runtime import state
 from sampan.runtime.container import Container, Stdio, load_spec
-
-OCI_VERSION = "1.2.0"
-_SAFE = ("nosuid", "noexec", "nodev")
+from sampan.runtime.example import EXAMPLE, OCI_VERSION
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -142,28 +140,9 @@ def _delete(root: str, container_id: str, force: bool) -> None:
 
 
 def _write_spec() -> None:
-    """An example to begin with: a shell in namespaces of its own."""
-    kinds = ("pid", "network", "ipc", "uts", "mount", "cgroup")
-    spec = Spec(
-        oci_version=OCI_VERSION,
-        root=Root(path="rootfs", readonly=True),
-        hostname="sampan",
-        process=Process(cwd="/", args=("sh",), env=("PATH=/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm")),
-        mounts=(
-            Mount(destination="/proc", type="proc", source="proc", options=_SAFE),
-            Mount(destination="/dev", type="tmpfs", source="tmpfs", options=("nosuid", "mode=755", "size=65536k")),
-            Mount(
-                destination="/dev/pts", type="devpts", source="devpts",
-                options=("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
-            ),
-            Mount(destination="/dev/shm", type="tmpfs", source="shm", options=(*_SAFE, "mode=1777", "size=65536k")),
-            Mount(destination="/sys", type="sysfs", source="sysfs", options=(*_SAFE, "ro")),
-        ),
-        linux=Linux(namespaces=tuple(Namespace(type=kind) for kind in kinds), resources=LinuxResources()),
-    )  # fmt: skip
     try:
         with open("config.json", "xb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(spec), indent=4) + b"\n")
+            file.write(msgspec.json.format(msgspec.json.encode(EXAMPLE), indent=4) + b"\n")
     except FileExistsError:
         raise InvalidArgument("file config.json exists. Remove it first") from None
 

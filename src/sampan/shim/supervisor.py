@@ -17,7 +17,7 @@ import msgspec
 
 from sampan.errors import Conflict, InvalidArgument, NotFound, SampanError
 from sampan.linux import process
-from sampan.runtime.newborn import Newborn, bear
+from sampan.runtime.newborn import Newborn, bear, rehearse
 from sampan.shim import connections
 from sampan.shim.connections import Connection
 from sampan.shim.logfile import LogFile
@@ -441,6 +441,8 @@ def main(spawner: socket.socket, ahead: bool) -> None:
     for each in _STOP_SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     newborn = bear() if ahead else None
+    if ahead:
+        rehearse()
     with spawner:
         received = framing.receive(spawner)
         supervisor = _started(*received, newborn) if received else None

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from sampan.api.containers import words
 from sampan.api.exec import ExecCreateRequest, ExecInspect, ExecProcess
-from sampan.engine.blocking import run_blocking
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.detach import parse_detach_keys
 from sampan.engine.containers.spec import environment, rlimits

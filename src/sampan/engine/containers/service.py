@@ -319,25 +319,30 @@ class Containers:
     async def _clean_up(self, container: Container, task: Task | None, end: End) -> None:
         """Give back what a run took. Those who wait are told when it is done: what comes next finds it free."""
         ending = asyncio.ensure_future(task.shutdown()) if task is not None else None
-        await self._free(container)
+        auto_remove = container.record.host_config.auto_remove
+        await self._free_network(container)
+        if not auto_remove:  # Else it is unmounted where it is removed.
+            await self._unmount(container)
         if ending is not None:
             with contextlib.suppress(SampanError):
                 await ending
         await self._remove_remains(container)
         container.released = True
         container.tell_ended(end)
-        if container.record.host_config.auto_remove:
+        if auto_remove:
             await self._remove_ended(container)
 
     async def release(self, container: Container) -> None:
         """All that a run took and that is over. Idempotent."""
-        await self._free(container)
+        await self._free_network(container)
+        await self._unmount(container)
         await self._remove_remains(container)
 
-    async def _free(self, container: Container) -> None:
-        """The network's and the file system's part."""
+    async def _free_network(self, container: Container) -> None:
         with contextlib.suppress(SampanError, OSError):
             await self._engine.sandboxes.release(container.id)
+
+    async def _unmount(self, container: Container) -> None:
         with contextlib.suppress(SampanError, OSError):
             await run_blocking(self._engine.core.snapshots.unmount, container.id)
 
