@@ -87,10 +87,14 @@ class SandboxPool:
     async def release(self, container_id: str) -> None:
         """Release what the container holds. Ports are withdrawn and free when this returns; the namespace, unless
         there were ports, may go a moment later."""
+        endpoint = self._controller.endpoint(container_id)
+        if endpoint is None:
+            return
         if self._controller.bindings(container_id):
             await self._run(self._controller.release, container_id)
             return
-        self._in_background(self._release(container_id))
+        # By endpoint: the container may hold another one by then.
+        self._in_background(self._discard_later(endpoint))
 
     async def close(self) -> None:
         """Stop filling, discard the unused sandboxes and wait for what is under way."""
@@ -133,9 +137,11 @@ class SandboxPool:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def _release(self, container_id: str) -> None:
-        with contextlib.suppress(SampanError):
-            await self._run(self._controller.release, container_id)
+    async def _discard_later(self, endpoint: Endpoint) -> None:
+        """When those who wait for the container's end have heard of it: taking a namespace down takes the processors'
+        time from that."""
+        await asyncio.sleep(_QUIET)
+        await self._discard(endpoint)
 
     async def _make(self, network: str, container_id: str, mac: str) -> Endpoint:
         endpoint: Endpoint = await self._run(lambda: self._controller.allocate(network, container_id, mac=mac))

@@ -26,6 +26,7 @@ from sampan.engine.containers.copyup import fill_volumes
 from sampan.engine.containers.mounts import wanted_mounts, with_volumes
 from sampan.engine.containers.names import random_name
 from sampan.engine.containers.record import MountPoint, Record, Records
+from sampan.engine.containers.remains import remove_remains
 from sampan.engine.containers.signals import parse_signal
 from sampan.engine.containers.spec import resources
 from sampan.errors import (
@@ -38,7 +39,6 @@ from sampan.errors import (
     NotModified,
     SampanError,
 )
-from sampan.linux.cgroup import Cgroup
 from sampan.oci.reference import parse_reference
 from sampan.shimapi import messages as msg
 
@@ -326,7 +326,7 @@ class Containers:
         if ending is not None:
             with contextlib.suppress(SampanError):
                 await ending
-        await self._remove_remains(container)
+        await remove_remains(self._engine.core.paths, container)
         container.released = True
         container.tell_ended(end)
         if auto_remove:
@@ -336,7 +336,7 @@ class Containers:
         """All that a run took and that is over. Idempotent."""
         await self._free_network(container)
         await self._unmount(container)
-        await self._remove_remains(container)
+        await remove_remains(self._engine.core.paths, container)
 
     async def _free_network(self, container: Container) -> None:
         with contextlib.suppress(SampanError, OSError):
@@ -345,16 +345,6 @@ class Containers:
     async def _unmount(self, container: Container) -> None:
         with contextlib.suppress(SampanError, OSError):
             await run_blocking(self._engine.core.snapshots.unmount, container.id)
-
-    async def _remove_remains(self, container: Container) -> None:
-        """What the shim removes itself, unless it was killed: then the container's processes are ended too."""
-        paths = self._engine.core.paths
-        shutil.rmtree(paths.shim(container.id), ignore_errors=True)
-        shutil.rmtree(f"{paths.runtime}/{container.id}", ignore_errors=True)
-        group = Cgroup(starting.cgroup(container))
-        if group.exists():
-            with contextlib.suppress(OSError):
-                await run_blocking(_end_group, group)
 
     async def _remove_ended(self, container: Container) -> None:
         with contextlib.suppress(SampanError):
@@ -540,11 +530,6 @@ class Containers:
             record.id,
             {**(record.config.labels or {}), "image": record.config.image, "name": record.name, **(attributes or {})},
         )
-
-
-def _end_group(group: Cgroup) -> None:
-    group.kill()
-    group.delete()
 
 
 async def _end(container: Container) -> End:
