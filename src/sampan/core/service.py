@@ -71,10 +71,13 @@ class Core:
     def remove_image(
         self, name_or_id: str, *, force: bool = False, used_by: Sequence[tuple[str, bool]] = ()
     ) -> list[Removed]:
-        """See `ImageStore.remove`; frees what only this image used."""
+        """See `ImageStore.remove`; frees what only this image used, and names the layers among that, topmost first."""
+        before = self.snapshots.layers()
+        chain = self.images.get(name_or_id).chain
         removed = self.images.remove(name_or_id, force=force, used_by=used_by)
         self.gc()
-        return removed
+        gone = before.keys() - self.snapshots.layers().keys()
+        return [*removed, *(Removed(deleted=layer) for layer in reversed(chain) if layer in gone)]
 
     def gc(self) -> int:
         """Collect, if nothing is loading now: then whoever loads collects at its end. Returns the bytes freed."""

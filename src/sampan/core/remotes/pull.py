@@ -13,7 +13,7 @@ from sampan.core.archives import choose_platform
 from sampan.core.images import Image
 from sampan.core.remotes.registry import Credentials, Registry
 from sampan.core.service import Core
-from sampan.errors import InvalidArgument, NotFound, Unsupported
+from sampan.errors import InvalidArgument, NotFound, Unavailable, Unsupported
 from sampan.oci.digest import encoded
 from sampan.oci.image import INDEXES, Descriptor, ImageConfig, Index, Manifest, decode
 from sampan.oci.reference import Reference
@@ -46,8 +46,28 @@ async def pull(
     insecure: Collection[str] = (),
     platform: str = "",
 ) -> Image:
-    """Fetch what is missing and give the image its name. Raises what the registry and the stores raise; what was
-    fetched whole stays for the next try until the next collection."""
+    """Fetch what is missing and give the image its name. Raises what the registry and the stores raise.
+
+    After a broken connection, what was fetched whole stays for the next try until the next collection; after any other
+    failure nothing stays.
+    """
+    try:
+        image, status = await _pull(core, reference, on_progress, run_blocking, credentials, insecure, platform)
+    except Unavailable:
+        raise
+    except BaseException:
+        await run_blocking(core.gc)
+        raise
+    await run_blocking(core.gc)
+    await on_progress(Progress(status=status))
+    return image
+
+
+async def _pull(
+    core: Core, reference: Reference, on_progress: OnProgress, run_blocking: RunBlocking,
+    credentials: Credentials | None, insecure: Collection[str], platform: str,
+) -> tuple[Image, str]:  # fmt: skip
+    """The image, and the last word of its progress."""
     wanted = reference.with_default_tag()
     with core.loading():
         async with Registry(reference, credentials or Credentials(), insecure) as registry:
@@ -76,11 +96,9 @@ async def pull(
             core.images.add, manifest.config.digest, descriptor.digest,
             tags=[wanted] if wanted.tag else [], digests=[named],
         )  # fmt: skip
-    await run_blocking(core.gc)
     await on_progress(Progress(status=f"Digest: {top.digest}"))
     fresh = "Downloaded newer image for" if before != image.id else "Image is up to date for"
-    await on_progress(Progress(status=f"Status: {fresh} {wanted.familiar}"))
-    return image
+    return image, f"Status: {fresh} {wanted.familiar}"
 
 
 def _present(core: Core, reference: Reference) -> str:

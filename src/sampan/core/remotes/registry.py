@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import ipaddress
+import os
 import re
 from collections.abc import AsyncIterator, Collection
 from types import TracebackType
@@ -101,7 +102,7 @@ class Registry:
                     response = await self._session.get(url, headers=self._headers(accept))
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 if last:
-                    raise Unavailable(f"Get {url!r}: {error or type(error).__name__}") from error
+                    raise Unavailable(f'Get "{url}": {_reason(error)}') from error
                 await asyncio.sleep(0.2 * 2**attempt)
                 continue
             if response.status == 200:
@@ -154,6 +155,13 @@ class Registry:
         except msgspec.DecodeError as error:
             raise Unauthorized(f"the token of {realm} does not decode: {error}") from error
         return f"Bearer {token.token or token.access_token}"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        reason = (os.strerror(error.os_error.errno) if error.os_error.errno else str(error.os_error)).lower()
+        return f"dial tcp {error.host}:{error.port}: connect: {reason}"
+    return str(error) or type(error).__name__
 
 
 def _plain(domain: str, insecure: Collection[str]) -> bool:
