@@ -233,3 +233,8 @@ def test_old_api_versions_are_served(engine: Engine, version: str) -> None:
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_input_without_a_terminal_has_no_detach_keys(engine: Engine) -> None:
+    words = ("run", "-i", "--rm", "--network", "none", "box", "cat")
+    assert engine.docker(*words, stdin=b"before\x10\x11after\n", check=True).stdout == "before\x10\x11after\n"

@@ -94,15 +94,22 @@ class Overlay2:
             shutil.rmtree(directory)
 
     def _make_directory(self, parent: ChainID | None) -> str:
+        """All or nothing."""
         cache_id = secrets.token_hex(32)
         directory = f"{self.root}/{cache_id}"
-        os.mkdir(directory, 0o710)
-        os.mkdir(f"{directory}/diff", 0o755)
         short = base64.b32encode(secrets.token_bytes(17)).decode()[:26]
-        os.symlink(f"../{cache_id}/diff", f"{self.root}/l/{short}")
-        _write(f"{directory}/link", short)
-        if parent is not None:
-            _write(f"{directory}/lower", ":".join(self._lower_names(parent)))
+        try:
+            os.mkdir(directory, 0o710)
+            os.mkdir(f"{directory}/diff", 0o755)
+            os.symlink(f"../{cache_id}/diff", f"{self.root}/l/{short}")
+            _write(f"{directory}/link", short)
+            if parent is not None:
+                _write(f"{directory}/lower", ":".join(self._lower_names(parent)))
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{self.root}/l/{short}")
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
         return cache_id
 
     def _row(self, chain_id: ChainID) -> tuple[str, ChainID | None]:

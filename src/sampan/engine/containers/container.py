@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -12,7 +13,10 @@ import msgspec
 
 from sampan.core.tasks import Task
 from sampan.engine.containers.record import LastState, Record
+from sampan.errors import ResourceExhausted
 from sampan.shimapi.messages import Attachment
+
+_log = logging.getLogger("sampan.containers")
 
 
 @dataclass(frozen=True)
@@ -76,9 +80,13 @@ class Container:
         self._save(self.record)
 
     def set_state(self, **changes: object) -> None:
-        """Change the state in the record, and keep it."""
+        """Change the state in the record, and keep it. What has happened has happened, on a full disk too: it is then
+        kept in memory alone, until the next change."""
         state: LastState = msgspec.structs.replace(self.record.state, **changes)
-        self.update(state=state)
+        try:
+            self.update(state=state)
+        except ResourceExhausted as error:
+            _log.warning("container %s: its state is not saved: %s", self.id[:12], error.message)
 
     # --- Waiting ----------------------------------------------------------------------------------
 

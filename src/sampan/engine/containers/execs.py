@@ -153,7 +153,9 @@ class Execs:
         request = found.request
         return msg.Attachment(
             stdin=request.attach_stdin, stdout=request.attach_stdout, stderr=request.attach_stderr,
-            framed=not request.tty, received=received, detach_keys=parse_detach_keys(request.detach_keys),
+            framed=not request.tty, received=received,
+            # Without a terminal the input is a program's, and any byte may be in it.
+            detach_keys=parse_detach_keys(request.detach_keys) if request.tty else b"",
         )  # fmt: skip
 
     async def resize(self, found: Exec, height: int, width: int) -> None:

@@ -209,7 +209,7 @@ class ContainerRoutes:
         taken = await hijack(request, stream_type(request, tty=config.tty), history)
         attachment = msg.Attachment(
             stdin=stdin and stream and config.open_stdin, stdout=stdout and stream, stderr=stderr and stream,
-            framed=not config.tty, received=taken.received, detach_keys=keys,
+            framed=not config.tty, received=taken.received, detach_keys=keys if config.tty else b"",
         )  # fmt: skip
         self._engine.containers.publish(container, "attach")
         if container.task is not None:

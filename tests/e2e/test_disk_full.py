@@ -1,0 +1,110 @@
+"""A data root without room: one clear line, nothing half-made, and all is well again when there is room."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.conftest import Engine, busybox_tar, take_down
+
+pytestmark = pytest.mark.requires("root", "overlay", "bridge", "nftables", "program:docker", "program:busybox")
+
+_SIZE = 24 << 20
+
+
+@pytest.fixture
+def small() -> Iterator[Engine]:
+    """An engine whose data root is a small file system, with the image `box`."""
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="smp", dir="/tmp"))
+    data = directory / "data"
+    data.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_SIZE}", "tmpfs", str(data)], check=True)
+    running = Engine(directory)
+    try:
+        running.start()
+        try:
+            running.docker("import", "-", "box", stdin=busybox_tar(), check=True)
+            yield running
+            assert running.left_over() == []
+        finally:
+            running.stop()
+            take_down(running.paths)
+    finally:
+        subprocess.run(["umount", str(data)], check=False)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def fill(engine: Engine) -> pathlib.Path:
+    """Take all the room there is."""
+    path = pathlib.Path(engine.paths.data_root) / "ballast"
+    with path.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"\1" * 65536)
+        except OSError:
+            pass
+        try:
+            while True:
+                file.write(b"\1")
+        except OSError:
+            pass
+    return path
+
+
+def kept(engine: Engine) -> set[str]:
+    found: set[str] = set()
+    for place in ("content", "overlay2", "containers"):
+        for at, directories, files in os.walk(os.path.join(engine.paths.data_root, place)):
+            found.update(os.path.join(at, name) for name in (*directories, *files))
+    return found
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    lines = [line for line in done.stderr.splitlines() if line and "--help" not in line]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_images_and_containers_without_room(small: Engine) -> None:
+    docker = small.docker
+    saved = subprocess.run(["docker", "save", "box"], env=small.environment, check=True, capture_output=True).stdout
+    before = kept(small)
+    ballast = fill(small)
+    for words, archive in ((("import", "-", "second"), b""), (("load",), saved)):
+        failed = docker(*words, stdin=archive or busybox_tar())
+        if words == ("load",) and failed.returncode == 0:
+            continue  # All of it is here already.
+        assert failed.returncode == 1
+        assert "no space left on device" in one_line(failed)
+        assert kept(small) == before
+    failed = docker("run", "--rm", "--network", "none", "box", "true")
+    assert failed.returncode == 125
+    assert "no space left on device" in one_line(failed) or "full" in one_line(failed)
+    assert kept(small) == before
+    assert docker("ps", "-aq", check=True).stdout == ""
+    ballast.unlink()
+    docker("import", "-", "second", stdin=busybox_tar(), check=True)
+    assert docker("run", "--rm", "--network", "none", "second", "echo", "room", check=True).stdout == "room\n"
+    assert kept(small) - before  # The second image has come.
+    docker("rmi", "second", check=True)
+    assert kept(small) == before
+
+
+def test_what_runs_goes_on_without_room(small: Engine) -> None:
+    docker = small.docker
+    docker("run", "-d", "--name", "runs", "--network", "none", "box", "sh", "-c",
+           "while true; do echo line; sleep 0.02; done", check=True)  # fmt: skip
+    ballast = fill(small)
+    assert docker("exec", "runs", "echo", "alive").stdout == "alive\n"
+    stopped = docker("stop", "-t", "0", "runs")
+    ballast.unlink()
+    assert stopped.returncode == 0, stopped.stderr
+    assert docker("inspect", "-f", "{{.State.Running}} {{.State.ExitCode}}", "runs").stdout == "false 137\n"
+    docker("start", "runs", check=True)
+    docker("rm", "-f", "runs", check=True)
