@@ -33,6 +33,7 @@ def small() -> Iterator[Engine]:
             yield running
             assert running.left_over() == []
         finally:
+            (data / "ballast").unlink(missing_ok=True)
             running.stop()
             take_down(running.paths)
     finally:
