@@ -445,6 +445,9 @@ def main(spawner: socket.socket, ahead: bool) -> None:
         rehearse()
     with spawner:
         received = framing.receive(spawner)
+        if received is None and newborn is not None:  # The spawner ends, and nobody else may reap it.
+            newborn.dismiss()
+            os.waitpid(newborn.pid, 0)
         supervisor = _started(*received, newborn) if received else None
     if supervisor is not None:
         supervisor.run()
