@@ -17,6 +17,7 @@ from sampan.linux.cgroup import hierarchies
 from sampan.linux.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUTS
 from sampan.oci.runtime import Spec
 from sampan.runtime import init, sync
+from sampan.runtime.confine import environment
 from sampan.runtime.example import EXAMPLE
 from sampan.runtime.plan import Plan, plan
 
@@ -85,7 +86,7 @@ def rehearse() -> None:
     """
     configuration = msgspec.json.decode(msgspec.json.encode(EXAMPLE), type=Spec)
     order = _decoder.decode(_encoder.encode(_Order(plan(configuration, "rehearsal", "/"), None)))
-    init.environment(order.plan.process)
+    environment(order.plan.process)
     process.ignored_signals()
     capabilities.own()
 

@@ -28,7 +28,8 @@ from sampan.linux.fs import (
 from sampan.linux.terminal import open_pty
 from sampan.oci.runtime import Device
 from sampan.runtime import identity
-from sampan.runtime.plan import DEVICE_LINKS, MountStep, Plan
+from sampan.runtime.mounts import MountStep
+from sampan.runtime.plan import DEVICE_LINKS, Plan
 
 _CLONE_ALL = m.OPEN_TREE_CLONE | m.OPEN_TREE_CLOEXEC | m.AT_RECURSIVE
 _NULL = os.makedev(1, 3)

@@ -22,7 +22,8 @@ from sampan.oci.runtime import (
     Root,
     Spec,
 )
-from sampan.runtime.plan import mount_step, plan
+from sampan.runtime.mounts import mount_step
+from sampan.runtime.plan import plan
 
 SPEC = Spec(
     oci_version="1.0.0", root=Root(path="rootfs"), process=Process(cwd="/", args=("true",)),
