@@ -7,7 +7,14 @@ import ctypes
 from collections.abc import Iterable
 
 from sampan.linux.libc import syscall
-from sampan.linux.process import PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, PR_CAP_AMBIENT_RAISE, PR_CAPBSET_DROP, prctl
+from sampan.linux.process import (
+    PR_CAP_AMBIENT,
+    PR_CAP_AMBIENT_CLEAR_ALL,
+    PR_CAP_AMBIENT_RAISE,
+    PR_CAPBSET_DROP,
+    PR_CAPBSET_READ,
+    prctl,
+)
 
 NAMES = (
     "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID",
@@ -23,6 +30,7 @@ NAMES = (
 NUMBERS = {name: number for number, name in enumerate(NAMES)}
 
 _VERSION_3 = 0x20080522
+_MOST = 64
 
 
 class _Header(ctypes.Structure):
@@ -38,21 +46,28 @@ def mask(names: Iterable[str]) -> int:
     return sum({1 << NUMBERS[name] for name in names if name in NUMBERS})
 
 
-def last() -> int:
-    """The highest capability that this kernel knows."""
-    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
-        return int(file.read())
+def effective() -> int:
+    """What this process may do now. capget(2): no /proc is asked, which could be a container's (CVE-2019-16884)."""
+    data = (_Data * 2)()
+    syscall("capget", ctypes.byref(_Header(_VERSION_3, 0)), ctypes.byref(data))
+    return int(data[0].effective | data[1].effective << 32)
 
 
-def own(which: str = "CapBnd") -> int:
-    """One of this process's sets, by its name in /proc/self/status."""
-    with open("/proc/self/status", encoding="utf-8", errors="replace") as file:
-        return next(int(line.split()[1], 16) for line in file if line.startswith(which + ":"))
+def bounding() -> int:
+    """The most that this process and its children can gain, by the kernel's own word: as far as it counts, names that
+    this table does not have yet included."""
+    found = 0
+    for number in range(_MOST):
+        try:
+            found |= prctl(PR_CAPBSET_READ, number) << number
+        except OSError:  # EINVAL: it knows no such capability, nor a higher one.
+            break
+    return found
 
 
 def drop_bounding(keep: int, present: int) -> None:
     """Take what is in `present` and not in `keep` out of the bounding set."""
-    for number in range(len(NAMES)):
+    for number in range(_MOST):
         if present >> number & 1 and not keep >> number & 1:
             prctl(PR_CAPBSET_DROP, number)
 

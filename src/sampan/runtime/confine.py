@@ -38,7 +38,7 @@ def confine(process: Process, filter_program: bytes, flags: tuple[str, ...]) -> 
     # Loading a filter takes CAP_SYS_ADMIN, or the promise never to gain privileges.
     if filter_program and not process.no_new_privileges:
         seccomp.load(filter_program, flags)
-    present = capabilities.own("CapBnd")
+    present = capabilities.bounding()
     wanted = process.capabilities or Capabilities()
     if process.capabilities is not None:
         capabilities.drop_bounding(capabilities.mask(wanted.bounding), present)

@@ -19,7 +19,7 @@ import msgspec
 
 from sampan.errors import Internal, InvalidArgument, Unsupported
 from sampan.linux import namespaces
-from sampan.linux.capabilities import NUMBERS, own
+from sampan.linux.capabilities import NUMBERS, effective
 from sampan.oci.runtime import IDMapping, User
 
 HIGHEST_ID = (1 << 32) - 2
@@ -75,7 +75,7 @@ def check_mapped(user: User, maps: Maps) -> None:
 def write_maps(pid: int, maps: Maps) -> None:
     """Give the child's new user namespace its ids. Raises InvalidArgument for what the kernel does not allow."""
     for kind, capability, lines in (("gid", "CAP_SETGID", maps.gids), ("uid", "CAP_SETUID", maps.uids)):
-        if own("CapEff") >> NUMBERS[capability] & 1:
+        if effective() >> NUMBERS[capability] & 1:
             _write_map(pid, kind, lines)
         elif _only_own(lines, os.getegid() if kind == "gid" else os.geteuid()):
             if kind == "gid":

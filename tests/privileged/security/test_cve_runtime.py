@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import pathlib
 import shutil
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,13 +13,6 @@ from sampan.oci.runtime import Mount, User
 from tests.privileged.runtime.test_container import Box
 
 pytestmark = pytest.mark.requires("root", "overlay", "seccomp", "program:busybox")
-
-
-@pytest.fixture
-def box(tmp_path: pathlib.Path) -> Iterator[Box]:
-    made = Box(tmp_path)
-    yield made
-    assert made.left() == []
 
 
 def test_cve_2024_21626_a_working_directory_by_a_descriptor(box: Box) -> None:
