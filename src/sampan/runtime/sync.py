@@ -74,9 +74,12 @@ def receive(connection: socket.socket) -> tuple[bytes, list[int]]:
 
     Raises the error that the other side sent.
     """
-    message, ancillary, _, _ = connection.recvmsg(
-        _SIZE, socket.CMSG_SPACE(4 * _MAX_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC
-    )
+    space = socket.CMSG_SPACE(4 * _MAX_DESCRIPTORS)
+    try:
+        message, ancillary, _, _ = connection.recvmsg(_SIZE, space, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        # Told once, where the other side ended without reading all: before what it had sent, which is still there.
+        message, ancillary, _, _ = connection.recvmsg(_SIZE, space, socket.MSG_CMSG_CLOEXEC)
     descriptors: list[int] = []
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
