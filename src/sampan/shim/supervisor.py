@@ -419,7 +419,8 @@ class Supervisor:
 
 def _stats(task: Task) -> msg.StatsTaken:
     counters = task.container.stats()
-    values = {name: getattr(counters, name) for name in counters.__struct_fields__ if name != "blkio"}
+    shown = set(msg.StatsTaken.__struct_fields__) & set(counters.__struct_fields__) - {"blkio"}
+    values = {name: getattr(counters, name) for name in shown}
     blkio = tuple(
         msg.BlockIO(
             major=each.major, minor=each.minor, operation=each.operation, bytes=each.bytes, count=each.count

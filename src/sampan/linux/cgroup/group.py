@@ -17,9 +17,9 @@ from functools import cache
 import msgspec
 
 from sampan.linux import bpf
-from sampan.linux.cgroup import v1, v2
-from sampan.linux.cgroup.counters import counters_v1, counters_v2
-from sampan.linux.cgroup.write import Counters, Write
+from sampan.linux.cgroup import counters_v1, counters_v2, v1, v2
+from sampan.linux.cgroup.counters import Counters
+from sampan.linux.cgroup.write import Write
 from sampan.oci.runtime import LinuxResources
 
 _KILL_TIMEOUT = 10.0
@@ -295,8 +295,8 @@ class Cgroup:
     def counters(self) -> Counters:
         """The counters now; those whose controller is missing are 0."""
         if self.unified:
-            return counters_v2(self.directories[0])
-        return counters_v1({name: root + self.path for name, root in self._trees.roots.items()})
+            return counters_v2.read(self.directories[0])
+        return counters_v1.read({name: root + self.path for name, root in self._trees.roots.items()})
 
     def oom_kills(self) -> int:
         """How many processes the kernel has killed for want of memory."""

@@ -27,35 +27,3 @@ def device_rule(rule: DeviceCgroup) -> str:
         return "a"
     major, minor = ("*" if number is None or number < 0 else str(number) for number in (rule.major, rule.minor))
     return f"{rule.type} {major}:{minor} {rule.access or 'rwm'}"
-
-
-class BlockIOCount(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of io.stat, or of blkio.throttle.io_service_bytes and io_serviced."""
-
-    major: int
-    minor: int
-    operation: str
-    bytes: int = 0
-    count: int = 0
-
-
-class Counters(msgspec.Struct, frozen=True, kw_only=True):
-    """A group's counters as the kernel gives them: bytes, nanoseconds, counts. A limit of 0 is none.
-
-    `memory_stat` has the kernel's names of the version in force.
-    """
-
-    cpu_usage: int = 0
-    cpu_user: int = 0
-    cpu_system: int = 0
-    cpu_periods: int = 0
-    cpu_throttled_periods: int = 0
-    cpu_throttled_time: int = 0
-    memory_usage: int = 0
-    memory_peak: int = 0
-    memory_limit: int = 0
-    memory_failures: int = 0
-    memory_stat: dict[str, int]
-    pids_current: int = 0
-    pids_limit: int = 0
-    blkio: tuple[BlockIOCount, ...] = ()
