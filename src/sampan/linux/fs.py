@@ -86,13 +86,20 @@ def make_file(root: int, path: str, mode: int = 0o644) -> int:
 
 
 def read_in_root(root: int, path: str, limit: int = 4 << 20) -> bytes:
-    """The content of a regular file inside the root, up to `limit` bytes; a device or a fifo is refused (EINVAL)."""
-    # Non-blocking, as the open of a fifo would wait for a writer for ever.
-    descriptor = open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    """The content of a regular file inside the root; a device or a fifo is refused (EINVAL) without having been opened,
+    and a file of more than `limit` bytes (EFBIG)."""
+    named = open_in_root(root, path)
+    try:
+        if not stat.S_ISREG(os.fstat(named).st_mode):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
-        return file.read(limit)
+        descriptor = os.open(of_descriptor(named), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    finally:
+        os.close(named)
+    with os.fdopen(descriptor, "rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
+    return content
 
 
 PROC_SUPER_MAGIC = 0x9FA0

@@ -55,7 +55,7 @@ class Box:
     def spec(self, *args: str, **changes: object) -> Spec:
         kinds = ("mount", "pid", "network", "ipc", "uts", "cgroup")
         linux = Linux(
-            namespaces=tuple(Namespace(type=kind) for kind in kinds), cgroups_path=f"/sampan-test/{self.id}",
+            namespaces=tuple(Namespace(type=kind) for kind in kinds), cgroups_path=f"/sampan-test-{self.id}",
             resources=LinuxResources(devices=(DeviceCgroup(allow=False),), pids=Pids(limit=64)),
             masked_paths=("/proc/keys", "/sys/firmware"), readonly_paths=("/proc/sys",),
         )  # fmt: skip
@@ -104,7 +104,7 @@ class Box:
 
     def left(self) -> list[str]:
         found = [each for each in os.listdir(self.state_root) if not each.startswith(".")]
-        found += [each for each in Cgroup(f"/sampan-test/{self.id}").directories if os.path.exists(each)]
+        found += [each for each in Cgroup(f"/sampan-test-{self.id}").directories if os.path.exists(each)]
         mounts = pathlib.Path("/proc/self/mountinfo").read_text()
         return found + [line for line in mounts.splitlines() if str(self.bundle) in line]
 
@@ -114,7 +114,6 @@ def box(tmp_path: pathlib.Path) -> Iterator[Box]:
     made = Box(tmp_path)
     yield made
     assert made.left() == []
-    Cgroup("/sampan-test").delete()
 
 
 def test_output_status_and_what_it_sees(box: Box) -> None:

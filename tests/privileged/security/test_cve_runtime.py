@@ -96,3 +96,20 @@ def test_cve_2021_30465_a_mount_through_a_volumes_link(box: Box) -> None:
     assert not os.path.exists(f"/tmp/{mark}")
     assert (box.root / "tmp" / mark).is_dir()
     shutil.rmtree(volume)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "huge", "nul"])
+def test_a_table_of_users_that_is_a_trap(box: Box, kind: str) -> None:
+    """HOME is looked up in the image's /etc/passwd. A fifo would hold the runtime for ever."""
+    path = box.root / "etc/passwd"
+    match kind:
+        case "fifo":
+            os.mkfifo(path)
+        case "device":
+            os.mknod(path, 0o20666, os.makedev(1, 8))  # random(4), which never ends
+        case "huge":
+            with open(path, "w") as file:
+                file.truncate(1 << 40)
+        case "nul":
+            path.write_text("root:x:0:0::/ro\0ot:/bin/sh\n")
+    assert box.run("sh", "-c", "echo $HOME") == (0, "/\n")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 
 from sampan.errors import InvalidArgument
 from sampan.linux.fs import read_in_root
 from sampan.oci.runtime import User
 
 _MAX_ID = (1 << 31) - 1
+_DIGITS = re.compile(r"[0-9]{1,10}", re.ASCII)
 
 
 def resolve_user(root: str, wanted: str, groups: tuple[str, ...] = ()) -> User:
@@ -45,45 +47,50 @@ def _table(root: str, path: str) -> list[list[str]]:
             os.close(directory)
     except OSError:
         return []
-    return [line.split(":") for line in text.decode("utf-8", "replace").splitlines() if ":" in line]
+    return [line.split(":") for line in text.decode("utf-8", "replace").split("\n") if ":" in line]
 
 
-def _number(text: str) -> int | None:
-    if not text.isdigit():
+def _entry(text: str) -> int | None:
+    """An id in a line of a table, if it is one; other lines are not there."""
+    if not _DIGITS.fullmatch(text) or int(text) > _MAX_ID:
         return None
-    value = int(text)
-    if value > _MAX_ID:
-        raise InvalidArgument("uids and gids must be in range 0-2147483647")
-    return value
+    return int(text)
+
+
+def _given(text: str) -> int | None:
+    """The id, if a number was asked for. It is never looked up as a name, nor cut to what fits: an image with a user of
+    that name could make it root (CVE-2024-40635, CVE-2026-46680). Raises InvalidArgument for one that is none."""
+    if not text.isdecimal():
+        return None
+    number = _entry(text)
+    if number is None:
+        raise InvalidArgument(f"uids and gids must be in range 0-{_MAX_ID}")
+    return number
 
 
 def _find_user(users: list[list[str]], name: str) -> tuple[int, int, str]:
-    wanted = name or "0"
+    number = _given(name or "0")
     for fields in users:
-        if len(fields) >= 4 and wanted == fields[0] and fields[2].isdigit() and fields[3].isdigit():
-            return int(fields[2]), int(fields[3]), fields[0]
-    number = _number(wanted)
+        if len(fields) < 4:
+            continue
+        uid, gid = _entry(fields[2]), _entry(fields[3])
+        if uid is not None and gid is not None and (name == fields[0] if number is None else number == uid):
+            return uid, gid, fields[0]
     if number is None:
         raise InvalidArgument(f"unable to find user {name}: no matching entries in passwd file")
-    for fields in users:
-        if len(fields) >= 4 and fields[2] == wanted and fields[3].isdigit():
-            return number, int(fields[3]), fields[0]
     return number, 0, ""
 
 
 def _find_group(groups: list[list[str]], name: str) -> int:
+    number = _given(name)
+    if number is not None:
+        return number
     for fields in groups:
-        if len(fields) >= 3 and fields[0] == name and fields[2].isdigit():
-            return int(fields[2])
-    number = _number(name)
-    if number is None:
-        raise InvalidArgument(f"unable to find group {name}: no matching entries in group file")
-    return number
+        if len(fields) >= 3 and fields[0] == name and (gid := _entry(fields[2])) is not None:
+            return gid
+    raise InvalidArgument(f"unable to find group {name}: no matching entries in group file")
 
 
 def _supplementary(groups: list[list[str]], username: str) -> tuple[int, ...]:
-    return tuple(
-        int(fields[2])
-        for fields in groups
-        if len(fields) >= 4 and fields[2].isdigit() and username in fields[3].strip().split(",")
-    )
+    found = (_entry(fields[2]) for fields in groups if len(fields) >= 4 and username in fields[3].strip().split(","))
+    return tuple(gid for gid in found if gid is not None)
