@@ -12,7 +12,7 @@ import io
 import pathlib
 import re
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stdout, suppress
 from unittest import mock
 
@@ -22,7 +22,7 @@ from sampan.engine import config
 from sampan.engine.http.router import RouteDef
 from sampan.engine.routes import all_routes
 from sampan.engine.services import Engine
-from sampan.runtime import cli as runtime
+from sampan.runtime import options as runtime
 
 HERE = pathlib.Path(__file__).parent
 _NOTE = "<!-- Written by docs/reference/generate.py; a test says when it is stale. -->"
@@ -41,7 +41,7 @@ def _parser(ask: Callable[[], object]) -> argparse.ArgumentParser | None:
 
 
 def _commands() -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """Each command with its parser: `sampan`'s, its groups', the daemon's and the runtime's."""
+    """Each command with its parser: `sampan`'s, its groups' and the daemon's."""
     for name, (module, _) in COMMANDS.items():
         if name == "daemon":
             found = _parser(lambda: config.load(["--help"]))
@@ -56,14 +56,6 @@ def _commands() -> Iterator[tuple[str, argparse.ArgumentParser]]:
             found = _parser(lambda command=command: command(["--help"], Context()))  # type: ignore[misc]
             assert found is not None, f"{name} {part} has no help"
             yield f"sampan {name} {part}", found
-    top = _parser(lambda: runtime.main(["--help"]))
-    assert top is not None
-    yield "sampan-runtime", top
-    for action in top._actions:
-        for part in action.choices or () if isinstance(action, argparse._SubParsersAction) else ():
-            found = _parser(lambda part=part: runtime.main([part, "--help"]))  # type: ignore[misc]
-            assert found is not None
-            yield f"sampan-runtime {part}", found
 
 
 def _cell(text: str) -> str:
@@ -89,13 +81,33 @@ def _section(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
     yield "\n".join(["| argument | meaning |", "| --- | --- |", *rows, ""])
 
 
+def _runtime_section(name: str, usage: str, options: Iterable[runtime.Option]) -> Iterator[str]:
+    head, _, rest = usage.partition("\n")
+    yield f"## {name}\n"
+    yield f"{rest.strip().partition(chr(10))[0].capitalize()}\n" if rest and name != "sampan-runtime" else ""
+    yield f"```text\n{head.removeprefix('usage: ')}\n```\n"
+    rows = []
+    for option in options:
+        letter = f"-{option.letter}, " if option.letter else ""
+        rows.append(f"| `{_cell(f'{letter}--{option.name} {option.value}'.rstrip())}` | {_cell(option.help)} |")
+    if rows:
+        yield "\n".join(["| argument | meaning |", "| --- | --- |", *rows, ""])
+
+
+def _runtime_sections() -> Iterator[str]:
+    yield from _runtime_section("sampan-runtime", runtime.usage(), runtime.GLOBAL)
+    for name, command in runtime.COMMANDS.items():
+        yield from _runtime_section(f"sampan-runtime {name}", runtime.usage(name), command.options)
+
+
 def cli_page() -> str:
     head = [
         f"{_NOTE}\n\n# Commands\n",
         "Before the command, `sampan` takes `-H, --host HOST` (the engine: `unix:///PATH` or `tcp://ADDRESS:PORT`;",
         "else `SAMPAN_HOST` or `DOCKER_HOST`), `-D, --debug` (without effect), `-v, --version` and `-h, --help`.\n",
     ]
-    return "\n".join([*head, *(part for name, parser in _commands() for part in _section(name, parser))])
+    own = [part for name, parser in _commands() for part in _section(name, parser)]
+    return "\n".join([*head, *own, *_runtime_sections()])
 
 
 async def _routes() -> list[RouteDef]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import itertools
 import os
 import socket
@@ -26,6 +25,7 @@ import msgspec
 
 import sampan
 from sampan.errors import DataCorrupt, Internal, Unavailable, from_kind
+from sampan.linux.sealed import sealed_copy
 from sampan.oci.runtime import LinuxResources
 from sampan.shimapi import framing
 from sampan.shimapi import messages as msg
@@ -33,8 +33,6 @@ from sampan.shimapi import messages as msg
 R = TypeVar("R")
 OnEvent = Callable[[msg.Event], None]
 OnLost = Callable[[], None]
-
-_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
 class _Channel:
@@ -259,7 +257,7 @@ class Spawner:
 
     async def _exec(self) -> _Channel:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        sealed = _sealed_interpreter()
+        sealed = sealed_copy(sys.executable)
         code = (
             f"import sys; sys.path[:0] = {_import_path()!r}; "
             f"from sampan.shim.spawner import main; main({theirs.fileno()})"
@@ -342,25 +340,6 @@ def _as(reply: msg.Reply, kind: type[R]) -> R:
     if not isinstance(reply, kind):
         raise Internal(f"the shim answered {type(reply).__name__} instead of {kind.__name__}")
     return reply
-
-
-def _sealed_interpreter() -> int:
-    """A copy of the interpreter in memory that nobody can write to."""
-    descriptor = os.memfd_create("sampan-python", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        with open(sys.executable, "rb") as source:
-            size = os.fstat(source.fileno()).st_size
-            done = 0
-            while done < size:
-                sent = os.sendfile(descriptor, source.fileno(), None, size - done)
-                if not sent:
-                    break
-                done += sent
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 def _import_path() -> list[str]:

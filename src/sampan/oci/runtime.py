@@ -10,6 +10,9 @@ from typing import Literal, NewType
 
 import msgspec
 
+OCI_VERSION = "1.3.0"
+"""The newest that is known; all of 1.x is taken."""
+
 ContainerID = NewType("ContainerID", str)
 
 

@@ -1,151 +1,177 @@
-"""`sampan-runtime`: the runtime as a command, in runc's words. `create` and `start` from two processes come later."""
+"""`sampan-runtime`: the runtime as a command that drops in for runc, for engines and for people.
+
+The exit status is 0, or the process's own for `run` and `exec`; 1 with one line on standard error, and in the log that
+was asked for; 255 where an exec fails.
+"""
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import os
-import signal
 import sys
+from collections.abc import Sequence
 
 import msgspec
 
 from sampan import __version__
-from sampan.errors import InvalidArgument, SampanError, Unsupported
-from sampan.oci.runtime import State
-from sampan.runtime import state
-from sampan.runtime.container import Container, Stdio, load_spec
-from sampan.runtime.example import EXAMPLE, OCI_VERSION
+from sampan.errors import Conflict, InvalidArgument, NotFound, SampanError, Unsupported
+from sampan.oci.runtime import CPU, OCI_VERSION, BlockIO, LinuxResources, Memory, Pids
+from sampan.runtime import log, state
+from sampan.runtime.container import Container
+from sampan.runtime.options import COMMANDS, GLOBAL, Words, read, usage
+from sampan.runtime.signals import number_of
+
+_ROOT = "/run/sampan-runtime"
+_RESOURCES = msgspec.json.Decoder(LinuxResources)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="sampan-runtime", description=__doc__)
-    parser.add_argument("--root", default="/run/sampan-runtime", help="where the state is kept")
-    parser.add_argument(
-        "--systemd-cgroup", action="store_true", help="cgroupsPath is slice:prefix:name, made by systemd"
-    )
-    parser.add_argument("--version", action="version", version=f"sampan-runtime {__version__}\nspec: {OCI_VERSION}")
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="create and run a container, and end as it ends")
-    run.add_argument("-b", "--bundle", default=".")
-    run.add_argument("id")
-    execute = commands.add_parser("exec", help="run one more process in a container")
-    execute.add_argument("id")
-    execute.add_argument("words", nargs=argparse.REMAINDER)
-    for name in ("state", "ps", "pause", "resume"):
-        commands.add_parser(name).add_argument("id")
-    kill = commands.add_parser("kill", help="send a signal")
-    kill.add_argument("-a", "--all", action="store_true")
-    kill.add_argument("id")
-    kill.add_argument("signal", nargs="?", default="TERM")
-    delete = commands.add_parser("delete", help="remove a container that has ended")
-    delete.add_argument("-f", "--force", action="store_true")
-    delete.add_argument("id")
-    commands.add_parser("list", help="list containers")
-    commands.add_parser("spec", help="write an example config.json")
-    for name in ("create", "start", "update", "events", "checkpoint", "restore"):
-        commands.add_parser(name).add_argument("words", nargs=argparse.REMAINDER)
-    return parser
+class Failed(SampanError):
+    """With an exit status of its own."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The exit status: the container's own for `run` and `exec`, 1 with one line for an error."""
-    options = _parser().parse_args(arguments)
+def main(words: Sequence[str]) -> int:
+    """The exit status."""
     try:
-        return _run(options)
+        options, rest = read(words, GLOBAL, whole=True)
+        if not options.arguments or options.on("help"):
+            return _without_command(options)
+        log.configure(options.text("log"), options.text("log-format", "text"))
+        return _command(options, options.arguments[0], rest)
+    except Failed as error:
+        log.error(error.message)
+        return error.status
     except SampanError as error:
-        print(f"sampan-runtime: {error.message}", file=sys.stderr)
-        return 1
+        log.error(error.message)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        log.error(f"{place}{(error.strerror or str(error)).lower()}")
+    return 1
 
 
-def _run(options: argparse.Namespace) -> int:
-    root = options.root
-    match options.command:
-        case "run":
-            return _run_container(root, options.id, os.path.abspath(options.bundle), options.systemd_cgroup)
-        case "exec":
-            return _exec(root, options.id, options.words)
-        case "state":
-            print(msgspec.json.format(msgspec.json.encode(_state(root, options.id))).decode())
-        case "list":
-            for container_id in sorted(os.listdir(root)) if os.path.isdir(root) else ():
-                if not container_id.startswith("."):
-                    shown = _state(root, container_id)
-                    print(f"{shown.id}\t{shown.pid}\t{shown.status}\t{shown.bundle}")
-        case "ps":
-            print("\n".join(map(str, Container.load(options.id, root).pids())))
-        case "pause":
-            Container.load(options.id, root).pause()
-        case "resume":
-            Container.load(options.id, root).resume()
-        case "kill":
-            Container.load(options.id, root).kill(_signal(options.signal), options.all)
-        case "delete":
-            _delete(root, options.id, options.force)
-        case "spec":
-            _write_spec()
-        case _:
-            raise Unsupported(f"{options.command} is not supported yet")
+def _without_command(options: Words) -> int:
+    if options.on("version"):
+        print(f"sampan-runtime version {__version__}\nspec: {OCI_VERSION}")
+    else:
+        print(usage())
     return 0
 
 
-def _run_container(root: str, container_id: str, bundle: str, systemd: bool) -> int:
-    container = Container.create(container_id, bundle, root, Stdio(0, 1, 2), systemd=systemd)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, lambda number, _: container.kill(number))
+def _command(options: Words, name: str, rest: list[str]) -> int:
+    if name in ("help", "-h"):
+        print(usage(*rest[:1]))
+        return 0
+    command = COMMANDS.get(name)
+    if command is None:
+        raise InvalidArgument(f"no such command: {name}")
+    if {"--help", "-h"} & set(rest[: 1 if command.whole else None]):
+        print(usage(name))
+        return 0
+    given, more = read(rest, command.options, command.whole)
+    given.arguments += more
+    if not command.least <= len(given.arguments) <= command.most:
+        many = f"{command.least}" if command.least == command.most else f"at least {command.least}"
+        raise InvalidArgument(f"{name} takes {many} argument{'s' if command.least != 1 else ''}: {command.arguments}")
+    return _carry_out(name, _root(options), options, given)
+
+
+def _root(options: Words) -> str:
+    given = options.text("root")
+    if given:
+        return os.path.abspath(given)
+    runtime_dir = os.environ.get("XDG_RUNTIME_DIR")
+    return f"{runtime_dir}/sampan-runtime" if os.geteuid() and runtime_dir else _ROOT
+
+
+def _carry_out(name: str, root: str, options: Words, given: Words) -> int:
+    arguments = given.arguments
+    match name:
+        case "create" | "run" | "exec":
+            return _launch(name, root, options, given)
+        case "checkpoint" | "restore":
+            raise Unsupported(f"{name} is not supported")
+        case "state" | "list" | "ps" | "events" | "spec" | "features":
+            from sampan.runtime import report
+
+            return report.carry_out(name, root, given)
+        case "delete":
+            _delete(root, arguments[0], given.on("force"))
+            return 0
+        case "update":
+            resources = _resources(given)
+            Container.load(arguments[0], root).update(resources)
+            return 0
+    container = Container.load(arguments[0], root)
+    match name:
+        case "start":
+            container.start()
+        case "pause":
+            if container.status not in ("running", "created"):
+                raise Conflict(f"container not running: {container.status}")
+            container.pause()
+        case "resume":
+            if container.status != "paused":
+                raise Conflict(f"container not paused: {container.status}")
+            container.resume()
+        case "kill":
+            container.kill(number_of(arguments[1] if len(arguments) > 1 else "TERM"), given.on("all"))
+    return 0
+
+
+def _launch(name: str, root: str, options: Words, given: Words) -> int:
+    from sampan.runtime import launch
+
     try:
-        container.start()
-        status = os.waitstatus_to_exitcode(os.waitpid(container.pid, 0)[1])
-    finally:
-        container.delete(force=True)
-    return status if status >= 0 else 128 - status
-
-
-def _exec(root: str, container_id: str, words: list[str]) -> int:
-    if not words:
-        raise InvalidArgument("exec: a command is needed")
-    container = Container.load(container_id, root)
-    own = load_spec(container.bundle).process
-    assert own is not None
-    process = container.exec(msgspec.structs.replace(own, args=tuple(words), terminal=False), Stdio(0, 1, 2))
-    status = os.waitstatus_to_exitcode(os.waitpid(process.pid, 0)[1])
-    return status if status >= 0 else 128 - status
-
-
-def _state(root: str, container_id: str) -> State:
-    record = state.load(root, container_id)
-    alive = state.start_time(record.pid) == record.start_time
-    paused = alive and Container.load(container_id, root).paused
-    return State(
-        oci_version=OCI_VERSION, id=record.id, bundle=record.bundle, pid=record.pid if alive else 0,
-        status="paused" if paused else "running" if alive else "stopped",
-    )  # fmt: skip
-
-
-def _signal(text: str) -> int:
-    name = text.upper().removeprefix("SIG")
-    if name.isdigit():
-        return int(name)
-    try:
-        return signal.Signals[f"SIG{name}"].value
-    except KeyError:
-        raise InvalidArgument(f"unknown signal {text!r}") from None
+        return launch.carry_out(name, root, options, given)
+    except (SampanError, OSError) as error:
+        message = error.message if isinstance(error, SampanError) else launch.text_of(error)
+        if name == "exec":
+            raise Failed(f"exec failed: {message}", 255) from error
+        raise Failed(f"{name} failed: {message}", 1) from error
 
 
 def _delete(root: str, container_id: str, force: bool) -> None:
-    with contextlib.ExitStack() as stack:
-        if force:
-            stack.enter_context(contextlib.suppress(SampanError))
-        Container.load(container_id, root).delete(force)
-
-
-def _write_spec() -> None:
     try:
-        with open("config.json", "xb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(EXAMPLE), indent=4) + b"\n")
-    except FileExistsError:
-        raise InvalidArgument("file config.json exists. Remove it first") from None
+        container = Container.load(container_id, root)
+    except NotFound:
+        if not force:
+            raise
+        # One whose creation was killed before anything was written down has a directory, and nothing else.
+        state.remove(root, container_id)
+        return
+    container.delete(force)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _resources(given: Words) -> LinuxResources:
+    """From the options, or from a document."""
+    source = given.text("resources")
+    if source:
+        try:
+            if source == "-":
+                return _RESOURCES.decode(sys.stdin.buffer.read())
+            with open(source, "rb") as file:
+                return _RESOURCES.decode(file.read())
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise InvalidArgument(f"resources: {error}") from error
+    for refused in ("l3-cache-schema", "mem-bw-schema"):
+        if given.text(refused):
+            raise Unsupported(f"--{refused}: Intel RDT is not supported")
+
+    def number(name: str) -> int | None:
+        return given.number(name) if given.text(name) else None
+
+    memory = Memory(limit=number("memory"), reservation=number("memory-reservation"), swap=number("memory-swap"))
+    cpu = CPU(
+        shares=number("cpu-share"), quota=number("cpu-quota"), period=number("cpu-period"), burst=number("cpu-burst"),
+        realtime_period=number("cpu-rt-period"), realtime_runtime=number("cpu-rt-runtime"), idle=number("cpu-idle"),
+        cpus=given.text("cpuset-cpus"), mems=given.text("cpuset-mems"),
+    )  # fmt: skip
+    weight, pids = number("blkio-weight"), number("pids-limit")
+    return LinuxResources(
+        memory=memory if memory != Memory() else None,
+        cpu=cpu if cpu != CPU() else None,
+        block_io=None if weight is None else BlockIO(weight=weight),
+        pids=None if pids is None else Pids(limit=pids),
+    )

@@ -19,10 +19,11 @@ import msgspec
 from sampan.errors import Conflict, Internal, InvalidArgument, NotFound, SampanError
 from sampan.linux import process, seccomp
 from sampan.linux.cgroup import Cgroup, Counters
-from sampan.oci.runtime import Capabilities, LinuxResources, Process, Seccomp, Spec
-from sampan.runtime import birth, identity, init, state, sync
+from sampan.oci.runtime import Hooks, LinuxResources, Process, Seccomp, Spec
+from sampan.runtime import birth, group, hooks, identity, init, state, sync
+from sampan.runtime.hooks import Status
 from sampan.runtime.newborn import Newborn
-from sampan.runtime.plan import Plan, checked_process, plan
+from sampan.runtime.plan import Options, Plan, checked_process, plan
 
 _SPEC = msgspec.json.Decoder(Spec)
 
@@ -42,6 +43,11 @@ class ExecProcess(msgspec.Struct, frozen=True):
     pidfd: int
     master: int | None = None
 
+    def end(self) -> None:
+        """Kill and reap it."""
+        _end(self.pid, self.pidfd)
+        os.close(self.pidfd)
+
 
 @contextlib.contextmanager
 def _opened(stdio: Stdio) -> Iterator[tuple[int, int, int]]:
@@ -55,15 +61,27 @@ def _opened(stdio: Stdio) -> Iterator[tuple[int, int, int]]:
         os.close(null)
 
 
-def load_spec(bundle: str) -> Spec:
+def read_config(bundle: str) -> bytes:
     """The bundle's config.json. Raises InvalidArgument."""
     try:
-        with open(f"{bundle}/config.json", "rb") as file:
-            return _SPEC.decode(file.read())
+        with open(f"{bundle}/{state.CONFIG}", "rb") as file:
+            return file.read()
     except OSError as error:
         raise InvalidArgument(f"{bundle}/config.json: {(error.strerror or '').lower()}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+
+
+def decode_config(content: bytes, bundle: str) -> Spec:
+    """Raises InvalidArgument."""
+    try:
+        return _SPEC.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidArgument(f"{bundle}/config.json: {error}") from error
+
+
+def load_spec(bundle: str, state_directory: str = "") -> Spec:
+    """The configuration: as it was kept in the state directory, or else as it is in the bundle now."""
+    kept = state_directory if os.path.exists(f"{state_directory}/{state.CONFIG}") else bundle
+    return decode_config(read_config(kept), kept)
 
 
 class Container:
@@ -76,13 +94,20 @@ class Container:
         self.pid = record.pid
         self.pidfd = pidfd
         self.master: int | None = None
-        self._record = record
+        self.record = record
         self._state_root = state_root
         self._cgroup = Cgroup(record.cgroup)
         self._sync: socket.socket | None = None
-        self._seccomp: Seccomp | None = None
-        self._capabilities: Capabilities | None = None
-        self._namespaces: frozenset[str] = frozenset()
+        self._configure(None)
+
+    def _configure(self, spec: Spec | None) -> None:
+        """What of the configuration counts after the creation."""
+        linux = spec.linux if spec else None
+        self.process = spec.process if spec else None
+        self.annotations = spec.annotations if spec else {}
+        self._seccomp = linux.seccomp if linux else None
+        self._namespaces = frozenset(each.type for each in linux.namespaces) if linux else frozenset()
+        self._hooks = (spec.hooks if spec else None) or Hooks()
 
     # --- Birth ------------------------------------------------------------------------------------
 
@@ -95,41 +120,53 @@ class Container:
         stdio: Stdio,
         *,
         spec: Spec | None = None,
+        content: bytes = b"",
         window: tuple[int, int] | None = None,
         newborn: Newborn | None = None,
-        systemd: bool = False,
+        options: Options = Options(),  # noqa: B008 - immutable
     ) -> Container:
         """Make everything, up to the execve of the program, which `start` does. `window`: width and height.
-        `systemd`: the cgroup is a scope of systemd's, named by cgroupsPath as `slice:prefix:name`.
+        `content`: the configuration as it is kept for other processes; empty: they will find it in the bundle.
 
         `newborn` becomes its process if it can, and is used up in any case.
 
         Raises InvalidArgument, Unsupported, Conflict (the id is in use), CommandNotFound, CommandNotExecutable,
         Internal; then nothing is left.
         """
-        unit = ""
         with contextlib.ExitStack() as held, contextlib.ExitStack() as undo:
             if newborn is not None:
                 undo.callback(newborn.dismiss)
-            if spec is None:
-                spec = load_spec(bundle)
-            what = plan(spec, container_id, bundle)
-            state.reserve(state_root, container_id)
+            spec = spec or load_spec(bundle)
+            what = plan(spec, container_id, bundle, options)
+            directory = held.enter_context(state.reserved(state_root, container_id))
             undo.callback(state.remove, state_root, container_id)
-            if systemd:
-                what, unit = _in_scope(held, what, spec, container_id)
-            group = _group(what.cgroup)
+            cgroup = group.named(what.cgroup)
+            record = state.Record(
+                id=container_id, bundle=bundle, rootfs=what.root, cgroup=what.cgroup, created=time.time_ns(),
+                unit=what.unit,
+            )  # fmt: skip
+            # From here on a `delete --force` knows what to look for, whenever this process is killed.
+            state.save(state_root, record)
+            if content:
+                state.keep_config(state_root, container_id, content)
+            if what.unit:
+                group.start_scope(held, what)
+            listener = None
+            if options.detached:
+                listener = held.enter_context(sync.listen(directory, state.START))
+            if what.hooks is not None:
+                undo.callback(hooks.run_all, "poststop", what.hooks.poststop, what.subject.state("stopped", 0))
             with _opened(stdio) as streams:
                 if newborn is not None and newborn.order(what, streams, window):
                     # It mounts while this process makes the cgroup.
                     pid, pidfd, parent = newborn.pid, newborn.pidfd, newborn.connection
                     undo.callback(_end, pid, pidfd)
-                    _make_group(group, what.resources, undo, made=bool(unit))
+                    group.make(cgroup, what.resources, undo, made=bool(what.unit))
                 else:
                     if newborn is not None:
                         newborn.dismiss()
-                    _make_group(group, what.resources, undo, made=bool(unit))
-                    pid, pidfd, parent = _fork(what, group, streams, window)
+                    group.make(cgroup, what.resources, undo, made=bool(what.unit))
+                    pid, pidfd, parent = _fork(what, cgroup, streams, window, listener)
                     undo.callback(parent.close)
                     undo.callback(os.close, pidfd)
                     undo.callback(_end, pid, pidfd)
@@ -140,63 +177,122 @@ class Container:
                     identity.set_oom_score(pid, what.process.oom_score_adj)
                     sync.send(parent, sync.MAPPED)
                 sync.send(parent, sync.GROUP + program)
-            record = state.Record(
-                id=container_id, bundle=bundle, cgroup=what.cgroup, pid=pid, start_time=state.start_time(pid),
-                created=time.time_ns(), unit=unit,
-            )  # fmt: skip
-            container = cls(record, state_root, pidfd)
+            record = msgspec.structs.replace(record, pid=pid, start_time=state.start_time(pid))
             state.save(state_root, record)
+            if what.hooks is not None and hooks.at_creation(what.hooks):
+                sync.expect(parent, sync.HOOKS)
+                shown = what.subject.state("creating", pid)
+                hooks.run("prestart", what.hooks.prestart, shown)
+                hooks.run("createRuntime", what.hooks.create_runtime, shown)
+                with contextlib.suppress(BrokenPipeError):
+                    sync.send(parent, sync.RESUME)
             _, masters = sync.expect(parent, sync.READY)
+            container = cls(record, state_root, pidfd)
+            container._configure(spec)
             container.master = masters[0] if masters else None
             container._sync = parent
-            container._seccomp = what.seccomp
-            container._capabilities = what.process.capabilities
-            container._namespaces = _kinds(spec)
             undo.pop_all()
             return container
 
+    def release(self) -> None:
+        """Leave a container that was created `detached` to the process that will start it."""
+        connection, self._sync = self._sync, None
+        assert connection is not None
+        with connection:
+            sync.send(connection, sync.HOLD)
+
     def start(self) -> None:
         """Execute the program. Raises CommandNotFound and its siblings; then the process has ended, and is reaped by
-        the caller as any other. Conflict when it was started before."""
-        if self._sync is None:
-            raise Conflict(f"container {self.id} has been started already")
+        the caller as any other. Conflict when it was started before, or has ended."""
         connection, self._sync = self._sync, None
+        if connection is None:
+            connection = self._accepted()
+        else:
+            with contextlib.suppress(BrokenPipeError):
+                sync.send(connection, sync.START)
         with connection:
             try:
-                sync.send(connection, sync.START)
                 message, _ = sync.receive(connection)
             except OSError as error:
                 raise Internal(f"container {self.id}: its process has died") from error
             if message:
                 raise Internal(f"container {self.id}: protocol error")
+        state.forget_socket(self._state_root, self.id)
+        if self._hooks.poststart:
+            self._poststart()
+
+    def _accepted(self) -> socket.socket:
+        """A connection to the process that `release` has left, which takes one START only."""
+        connection = None
+        try:
+            connection = state.connect(self._state_root, self.id)
+            sync.send(connection, sync.START)
+            if sync.receive(connection)[0] == sync.ACCEPTED:
+                return connection
+        except OSError:
+            pass
+        if connection is not None:
+            connection.close()
+        if self.alive:
+            raise Conflict("cannot start an already running container")
+        raise Conflict("cannot start a container that has stopped")
+
+    def _poststart(self) -> None:
+        try:
+            hooks.run("poststart", self._hooks.poststart, self._subject.state("running", self.pid))
+        except SampanError:
+            with contextlib.suppress(SampanError):
+                self.kill(signals.SIGKILL)
+            raise
+
+    @property
+    def _subject(self) -> hooks.Subject:
+        return hooks.Subject(self.id, self.bundle, self.annotations)
 
     @classmethod
     def load(cls, container_id: str, state_root: str) -> Container:
         """A container that was made before, by this process or another. Raises NotFound."""
         record = state.load(state_root, container_id)
         pidfd = -1
-        with contextlib.suppress(ProcessLookupError):
-            pidfd = os.pidfd_open(record.pid)
-            if state.start_time(record.pid) != record.start_time:
-                os.close(pidfd)
-                pidfd = -1
+        if record.pid:
+            with contextlib.suppress(ProcessLookupError):
+                pidfd = os.pidfd_open(record.pid)
+                if state.start_time(record.pid) != record.start_time:
+                    os.close(pidfd)
+                    pidfd = -1
         container = cls(record, state_root, pidfd)
         with contextlib.suppress(InvalidArgument):
-            spec = load_spec(record.bundle)
-            container._seccomp = spec.linux.seccomp if spec.linux else None
-            container._capabilities = spec.process.capabilities if spec.process else None
-            container._namespaces = _kinds(spec)
+            container._configure(load_spec(record.bundle, f"{state_root}/{container_id}"))
         return container
+
+    @property
+    def alive(self) -> bool:
+        """Whether the first process lives; one that waits to be reaped does not."""
+        return self.pidfd >= 0 and state.start_time(self.pid) == self.record.start_time
+
+    @property
+    def status(self) -> Status:
+        """runtime-spec runtime.md, "State"; and `paused`."""
+        if not self.record.pid:
+            return "stopped" if state.settled(self._state_root, self.id) else "creating"
+        if not self.alive:
+            return "stopped"
+        if self.paused:
+            return "paused"
+        waiting = self._sync is not None or state.waits(self._state_root, self.id)
+        return "created" if waiting else "running"
 
     # --- Life -------------------------------------------------------------------------------------
 
-    def exec(self, wanted: Process, stdio: Stdio, window: tuple[int, int] | None = None) -> ExecProcess:
+    def exec(
+        self, wanted: Process, stdio: Stdio, window: tuple[int, int] | None = None, preserved: int = 0
+    ) -> ExecProcess:
         """Run one more process, at once. Without capabilities of its own it has the container's.
 
         Raises as `create` does, and Conflict when the container's process has ended.
         """
-        if wanted.capabilities is None and self._capabilities is not None:
-            wanted = msgspec.structs.replace(wanted, capabilities=self._capabilities)
+        if wanted.capabilities is None and self.process is not None and self.process.capabilities is not None:
+            wanted = msgspec.structs.replace(wanted, capabilities=self.process.capabilities)
         wanted = checked_process(wanted)
         program = _filter(self._seccomp, self._state_root)
         flags = self._seccomp.flags if self._seccomp else ()
@@ -211,6 +307,7 @@ class Container:
                     init.run_exec(
                         wanted, self.pidfd, self._cgroup, program, flags, streams, window, child,
                         user_namespace="user" in self._namespaces, time_namespace="time" in self._namespaces,
+                        preserved=preserved,
                     )  # fmt: skip
             with contextlib.ExitStack() as failed:
                 failed.callback(os.close, pidfd)
@@ -275,7 +372,7 @@ class Container:
         try:
             self._cgroup.freeze(frozen)
         except OSError as error:
-            raise _cgroup_error(error) from error
+            raise group.refused(error) from error
 
     @property
     def paused(self) -> bool:
@@ -284,13 +381,13 @@ class Container:
     def update(self, resources: LinuxResources) -> None:
         """Change the limits; what is not given stays. Raises InvalidArgument for what the kernel refuses."""
         try:
-            if self._record.unit:
+            if self.record.unit:
                 from sampan.runtime import scope
 
-                scope.update(self._record.unit, resources)
+                scope.update(self.record.unit, resources)
             self._cgroup.apply(resources)
         except (OSError, ValueError) as error:
-            raise _cgroup_error(error) from error
+            raise group.refused(error) from error
 
     def stats(self) -> Counters:
         """The cgroup's counters."""
@@ -311,18 +408,24 @@ class Container:
         try:
             self._cgroup.kill()
         except OSError as error:
-            raise _cgroup_error(error) from error
+            raise group.refused(error) from error
 
     def delete(self, force: bool = False) -> None:
-        """Remove the cgroup and the state. Idempotent. Raises Conflict while a process lives, unless `force`."""
-        if self._cgroup.exists() and self._cgroup.pids():
-            if not force:
-                raise Conflict(f"cannot delete container {self.id} that is not stopped")
-            self.reset()
+        """Remove the cgroup and the state, and run the poststop hooks. Idempotent. A created container's process is
+        killed. Raises Conflict while a started one lives, or while the container is being made, unless `force`."""
+        if not force:
+            status = self.status
+            if status not in ("created", "stopped"):
+                raise Conflict(f"cannot delete container {self.id} that is not stopped: {status}")
+        if self.alive:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(self.pidfd, signals.SIGKILL)
         try:
+            if self._cgroup.exists():
+                self._cgroup.kill()
             self._cgroup.delete()
         except OSError as error:
-            raise _cgroup_error(error) from error
+            raise group.refused(error) from error
         state.remove(self._state_root, self.id)
         if self._sync is not None:
             self._sync.close()
@@ -330,6 +433,7 @@ class Container:
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1
+        hooks.run_all("poststop", self._hooks.poststop, self._subject.state("stopped", 0))
 
 
 def _filter(profile: Seccomp | None, state_root: str) -> bytes:
@@ -342,26 +446,12 @@ def _filter(profile: Seccomp | None, state_root: str) -> bytes:
         raise InvalidArgument(f"{error.strerror or error}" if isinstance(error, OSError) else str(error)) from error
 
 
-def _group(path: str) -> Cgroup:
-    try:
-        return Cgroup(path)
-    except ValueError as error:
-        raise _cgroup_error(error) from error
-
-
-def _make_group(group: Cgroup, resources: LinuxResources, undo: contextlib.ExitStack, made: bool) -> None:
-    """Make it, unless it is `made` already, and limit it."""
-    try:
-        if not made:
-            group.create()
-        undo.callback(_remove_group, group)
-        group.apply(resources)
-    except (OSError, ValueError) as error:
-        raise _cgroup_error(error) from error
-
-
 def _fork(
-    what: Plan, group: Cgroup, stdio: tuple[int, int, int], window: tuple[int, int] | None
+    what: Plan,
+    group: Cgroup,
+    stdio: tuple[int, int, int],
+    window: tuple[int, int] | None,
+    listener: socket.socket | None,
 ) -> tuple[int, int, socket.socket]:
     """The child's pid and pidfd, and the parent's end of the conversation."""
     parent, child = sync.pair()
@@ -369,24 +459,11 @@ def _fork(
         with child:
             pid, pidfd = _clone(what, group)
             if pid == 0:
-                init.run(what, stdio, window, child)
+                init.run(what, stdio, window, child, listener=listener)
     except BaseException:
         parent.close()
         raise
     return pid, pidfd, parent
-
-
-def _in_scope(held: contextlib.ExitStack, what: Plan, spec: Spec, container_id: str) -> tuple[Plan, str]:
-    """The plan with the scope's path, and the unit's name; the scope is held until the stack is closed."""
-    from sampan.runtime import scope
-
-    assert spec.linux is not None
-    try:
-        wanted = scope.scope(spec.linux.cgroups_path, container_id)
-        held.enter_context(scope.started(wanted, what.resources))
-    except (OSError, ValueError) as error:
-        raise _cgroup_error(error) from error
-    return msgspec.structs.replace(what, cgroup=wanted.path), wanted.unit
 
 
 def _clone(what: Plan, group: Cgroup) -> tuple[int, int]:
@@ -398,27 +475,9 @@ def _clone(what: Plan, group: Cgroup) -> tuple[int, int]:
             os.close(born_in)
 
 
-def _kinds(spec: Spec) -> frozenset[str]:
-    return frozenset(each.type for each in spec.linux.namespaces) if spec.linux else frozenset()
-
-
 def _end(pid: int, pidfd: int) -> None:
     """Kill and reap a child that did not become what it should."""
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(pidfd, signals.SIGKILL)
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, 0)
-
-
-def _remove_group(group: Cgroup) -> None:
-    with contextlib.suppress(OSError):
-        group.kill()
-        group.delete()
-
-
-def _cgroup_error(error: Exception) -> SampanError:
-    if isinstance(error, OSError):
-        place = f"{error.filename}: " if error.filename else ""
-        note = "".join(f" ({each})" for each in getattr(error, "__notes__", ()))
-        return InvalidArgument(f"cgroup: {place}{(error.strerror or str(error)).lower()}{note}")
-    return InvalidArgument(f"cgroup: {error}")

@@ -18,9 +18,10 @@ from sampan.errors import CommandNotExecutable, CommandNotFound, Internal, Inval
 from sampan.linux import namespaces, terminal
 from sampan.linux import process as linux_process
 from sampan.linux.cgroup import Cgroup
-from sampan.linux.namespaces import CLONE_NEWCGROUP, FLAGS
+from sampan.linux.loopback import bring_loopback_up
+from sampan.linux.namespaces import CLONE_NEWCGROUP, CLONE_NEWNET, FLAGS
 from sampan.oci.runtime import Process
-from sampan.runtime import birth, identity, rootfs, sync
+from sampan.runtime import birth, hooks, identity, rootfs, sync
 from sampan.runtime.confine import confine, environment
 from sampan.runtime.plan import Plan
 
@@ -33,10 +34,12 @@ def run(
     window: tuple[int, int] | None,
     connection: socket.socket,
     unshared: int = 0,
+    listener: socket.socket | None = None,
 ) -> NoReturn:
     """Become the container's first process. `stdio`: the three descriptors, unused if there is a terminal.
 
-    `unshared`: namespaces (CLONE_NEW*) that the process was not born in and makes now.
+    `unshared`: namespaces (CLONE_NEW*) that the process was not born in and makes now. `listener`: where it waits to be
+    started, if not on the connection.
     """
     try:
         if plan.time_offsets is not None:
@@ -50,6 +53,8 @@ def run(
         for kind, path in plan.joins:
             if kind != "pid" and not plan.user_namespace:  # These were joined before the fork: see `birth`.
                 birth.join(kind, path)
+        if plan.clone_flags & CLONE_NEWNET:
+            bring_loopback_up()
         if plan.hostname:
             namespaces.set_hostname(plan.hostname)
         if plan.domainname:
@@ -61,6 +66,10 @@ def run(
             root = rootfs.build(plan)
             filter_program = _enter_group(plan, connection)
         rootfs.finish(root, plan)
+        if plan.hooks is not None and hooks.at_creation(plan.hooks):
+            sync.send(connection, sync.HOOKS)
+            sync.expect(connection, sync.RESUME)
+            hooks.run("createContainer", plan.hooks.create_container, plan.subject.state("creating", os.getpid()))
         master = None
         if plan.process.terminal:
             master, slave = rootfs.open_console(root)
@@ -69,15 +78,22 @@ def run(
         rootfs.set_sysctls(root, plan.sysctl)
         rootfs.protect(root, plan)
         rootfs.enter(root)
-        descriptors = _redirect(stdio, connection.fileno(), *(() if master is None else (master,)))
-        connection.detach()
-        connection = socket.socket(fileno=descriptors[0])
-        linux_process.join_session_keyring("_ses." + plan.cgroup.rpartition("/")[2])
+        connection, listener, master = _rearrange(stdio, plan.options.preserved, connection, listener, master)
+        if plan.options.keyring:
+            linux_process.join_session_keyring("_ses." + plan.cgroup.rpartition("/")[2])
         program = confine(plan.process, filter_program, plan.seccomp.flags if plan.seccomp else ())
-        sync.send(connection, sync.READY, *descriptors[1:])
-        for descriptor in descriptors[1:]:
-            os.close(descriptor)
-        sync.expect(connection, sync.START)
+        if master is None:
+            sync.send(connection, sync.READY)
+        else:
+            sync.send(connection, sync.READY, master)
+            os.close(master)
+        if listener is None:
+            sync.expect(connection, sync.START)
+        else:
+            sync.expect(connection, sync.HOLD)
+            connection = _await_start(connection, listener)
+        if plan.hooks is not None:
+            hooks.run("startContainer", plan.hooks.start_container, plan.subject.state("created", os.getpid()))
         if plan.reaper:
             _reap(program, plan.process, connection)
         _execute(program, plan.process)
@@ -89,7 +105,7 @@ def run(
 def run_exec(
     process: Process, target: int, group: Cgroup, filter_program: bytes,
     flags: tuple[str, ...], stdio: tuple[int, int, int], window: tuple[int, int] | None, connection: socket.socket,
-    *, user_namespace: bool = False, time_namespace: bool = False,
+    *, user_namespace: bool = False, time_namespace: bool = False, preserved: int = 0,
 ) -> NoReturn:  # fmt: skip
     """Become one more process of the container whose first process is the pidfd `target`."""
     try:
@@ -106,9 +122,7 @@ def run_exec(
             stdio = (slave, slave, slave)
             sync.send(connection, sync.READY, master)
             os.close(master)
-        descriptors = _redirect(stdio, connection.fileno())
-        connection.detach()
-        connection = socket.socket(fileno=descriptors[0])
+        connection, _, _ = _rearrange(stdio, preserved, connection)
         linux_process.join_session_keyring("_ses.exec")
         program = confine(process, filter_program, flags)
         _execute(program, process)
@@ -171,16 +185,45 @@ def _take_terminal(slave: int, process: Process, window: tuple[int, int] | None)
     os.fchown(slave, process.user.uid, -1)
 
 
-def _redirect(stdio: tuple[int, int, int], *kept: int) -> list[int]:
-    """Make the three 0, 1 and 2, move the `kept` ones behind them (close-on-exec; returned) and close all others: a low
-    limit of open files must not meet those that the parent happens to have."""
-    wanted = (*stdio, *kept)
+def _rearrange(
+    stdio: tuple[int, int, int], preserved: int, connection: socket.socket, listener: socket.socket | None = None,
+    master: int | None = None,
+) -> tuple[socket.socket, socket.socket | None, int | None]:  # fmt: skip
+    """Leave the descriptors that the program is to have, 0 to 2 and the `preserved` ones from 3 on, and behind them our
+    own (close-on-exec; returned). All others are closed: a low limit of open files must not meet those that the parent
+    happens to have."""
+    passed = (*stdio, *range(3, 3 + preserved))
+    own = [
+        each
+        for each in (connection.detach(), None if listener is None else listener.detach(), master)
+        if each is not None
+    ]
     # Out of the way first: one of them may stand where another belongs.
-    copies = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, len(wanted)) for each in wanted]
+    copies = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, len(passed) + len(own)) for each in (*passed, *own)]
     for number, copy in enumerate(copies):
-        os.dup2(copy, number, inheritable=number < _FIRST_FREE)
-    linux_process.close_from(len(wanted))
-    return list(range(_FIRST_FREE, len(wanted)))
+        os.dup2(copy, number, inheritable=number < len(passed))
+    linux_process.close_from(len(copies))
+    numbers = iter(range(len(passed), len(copies)))
+    return (
+        socket.socket(fileno=next(numbers)),
+        None if listener is None else socket.socket(fileno=next(numbers)),
+        None if master is None else next(numbers),
+    )
+
+
+def _await_start(connection: socket.socket, listener: socket.socket) -> socket.socket:
+    """Wait, for as long as it takes, for the process that starts the container; returns the connection to it."""
+    connection.close()
+    # Process 1 of a pid namespace is only hit by signals that it handles. The execve puts them back.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, lambda number, _: os._exit(128 + number))
+    with listener:
+        while True:
+            accepted = listener.accept()[0]
+            if sync.receive(accepted)[0] == sync.START:
+                sync.send(accepted, sync.ACCEPTED)
+                return accepted
+            accepted.close()  # Somebody who only looked whether we are here.
 
 
 def _execute(program: str, process: Process) -> NoReturn:

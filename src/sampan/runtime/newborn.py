@@ -46,6 +46,8 @@ class Newborn(msgspec.Struct, frozen=True):
         flags = what.clone_flags
         if flags & _BORN_IN != _BORN_IN or flags & ~(_BORN_IN | _MADE_LATER) or what.user_namespace:
             return False
+        if what.options.detached or what.options.preserved:  # It has inherited neither.
+            return False
         message = sync.ORDER + _encoder.encode(_Order(what, window))
         if len(message) > sync.MAX_ORDER:
             return False

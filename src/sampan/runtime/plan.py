@@ -12,8 +12,9 @@ import msgspec
 from sampan.errors import InvalidArgument, Unsupported
 from sampan.linux import mount as m
 from sampan.linux.namespaces import CLONE_NEWUSER, FLAGS
-from sampan.oci.runtime import Device, DeviceCgroup, Linux, LinuxResources, Process, Seccomp, Spec, User
-from sampan.runtime import scheduling, sysctl
+from sampan.oci.runtime import Device, DeviceCgroup, Hooks, Linux, LinuxResources, Process, Seccomp, Spec, User
+from sampan.runtime import hooks, scheduling, sysctl
+from sampan.runtime.hooks import Subject
 from sampan.runtime.identity import Maps, check_id, check_mapped, checked_maps
 from sampan.runtime.mounts import PROPAGATION, MountStep, mount_step, split
 
@@ -45,9 +46,27 @@ DEVICE_LINKS = (
 )
 
 
+class Options(msgspec.Struct, frozen=True):
+    """How it is to be done, beside what config.json says.
+
+    `systemd`: the cgroup is a scope of systemd's, named by cgroupsPath as `slice:prefix:name`. `pivot`: change the root
+    by pivot_root(2), which a root in the boot's own RAM file system does not allow. `keyring`: a session keyring of its
+    own. `preserved`: how many descriptors from 3 on the program keeps. `detached`: another process will start it.
+    """
+
+    systemd: bool = False
+    pivot: bool = True
+    keyring: bool = True
+    preserved: int = 0
+    detached: bool = False
+
+
 class Plan(msgspec.Struct, frozen=True):
     """All that a container's creation needs to know."""
 
+    subject: Subject
+    options: Options
+    hooks: Hooks | None
     root: str
     root_propagation: int
     readonly_root: bool
@@ -75,10 +94,16 @@ class Plan(msgspec.Struct, frozen=True):
     seccomp: Seccomp | None
     reaper: bool
     cgroup: str
+    unit: str
+    """The scope of systemd's that the cgroup is, below `slice`; empty: we make it ourselves."""
+    slice: str
     resources: LinuxResources
 
 
-def plan(spec: Spec, container_id: str, bundle: str) -> Plan:
+_PLAIN = Options()
+
+
+def plan(spec: Spec, container_id: str, bundle: str, options: Options = _PLAIN) -> Plan:
     """Raises InvalidArgument for a configuration that makes no sense, Unsupported for what is not done yet."""
     if spec.root is None or not spec.root.path:
         raise InvalidArgument("config.json: root.path is missing")
@@ -87,6 +112,8 @@ def plan(spec: Spec, container_id: str, bundle: str) -> Plan:
     linux = spec.linux
     if linux is None:
         raise InvalidArgument("config.json: linux is missing")
+    if not spec.oci_version.startswith("1."):
+        raise InvalidArgument(f"config.json: ociVersion {spec.oci_version!r} is not supported: 1.x is")
     _refuse(spec)
     clone_flags = 0
     new_cgroup = False
@@ -112,10 +139,14 @@ def plan(spec: Spec, container_id: str, bundle: str) -> Plan:
     if spec.hostname and "uts" not in seen:
         raise InvalidArgument("config.json: hostname needs a uts namespace")
     resources = linux.resources or LinuxResources()
+    cgroup, unit, parent = _cgroup(linux.cgroups_path, container_id, options.systemd)
     mounts = tuple(mount_step(each, bundle) for each in spec.mounts)
     # With a user namespace, the cgroup is joined before anything is mounted.
     mounts, cgroup_mounts = (mounts, ()) if "user" in seen else split(mounts)
     return Plan(
+        subject=Subject(container_id, bundle, spec.annotations),
+        options=options,
+        hooks=hooks.check(spec.hooks),
         root=os.path.normpath(os.path.join(bundle, spec.root.path)),
         root_propagation=_root_propagation(linux.rootfs_propagation),
         readonly_root=spec.root.readonly,
@@ -136,7 +167,9 @@ def plan(spec: Spec, container_id: str, bundle: str) -> Plan:
         process=checked_process(spec.process),
         seccomp=linux.seccomp,
         reaper=spec.annotations.get(INIT_ANNOTATION) == "true",
-        cgroup=linux.cgroups_path or f"/{container_id}",
+        cgroup=cgroup,
+        unit=unit,
+        slice=parent,
         resources=_with_default_devices(resources),
     )
 
@@ -172,13 +205,23 @@ def _refuse(spec: Spec) -> None:
     assert linux is not None
     for name, given in (
         ("linux.intelRdt", linux.intel_rdt),
-        ("linux.mountLabel", linux.mount_label), ("linux.personality", linux.personality), ("hooks", spec.hooks),
+        ("linux.mountLabel", linux.mount_label), ("linux.personality", linux.personality),
     ):  # fmt: skip
         if given:
             raise Unsupported(f"config.json: {name} is not supported")
     for mount in spec.mounts:
         if mount.uid_mappings or mount.gid_mappings:
             raise Unsupported(f"mount {mount.destination}: id-mapped mounts are not supported")
+
+
+def _cgroup(given: str, container_id: str, systemd: bool) -> tuple[str, str, str]:
+    """The group's path; the scope and the slice if systemd makes it."""
+    if not systemd:
+        return given or f"/{container_id}", "", ""
+    from sampan.runtime.scope import scope
+
+    wanted = scope(given, container_id)
+    return wanted.path, wanted.unit, wanted.slice
 
 
 def _maps(linux: Linux, new: bool, user: User) -> Maps | None:

@@ -8,14 +8,29 @@ One socket pair, one datagram a message; the child's end is closed by its execve
       │ ── ORDER (plan; 0, 1 and 2) ───────▶ │ only a newborn; namespaces, mounts
       │ (makes the cgroup meanwhile)         │
       │ ── GROUP (seccomp program) ────────▶ │ joins the cgroup; limits, identity
+      │ ◀──────────────────────────── HOOKS ─│ only where there are hooks for this point: the mounts are made
+      │ (prestart, createRuntime)            │
+      │ ── RESUME ─────────────────────────▶ │ createContainer; the change of root
       │ ◀───────────── READY (pty master) ── │
-      │ ── START ──────────────────────────▶ │ execve
+      │ ── START ──────────────────────────▶ │ startContainer, execve
       │ ◀─────────────────── end of file ─── │   (it runs)
 
-At any point the child may send FAILED with an error instead, and exit. Only a child that was born before its
-container was known gets an ORDER (`newborn`); the others have inherited theirs. With a user namespace, the GROUP comes
-before the mounts: its root may not move a process. An exec's process waits for no GROUP and no START, and says READY
-only to hand over its terminal. A midwife (see `birth`) says BORN, with a pid and its pidfd.
+At any point the child may send FAILED with an error instead, and exit. It ends when the parent does. Only a child that
+was born before its container was known gets an ORDER (`newborn`); the others have inherited theirs. With a user
+namespace, the GROUP comes before the mounts: its root may not move a process. An exec's process waits for no GROUP and
+no START, and says READY only to hand over its terminal. A midwife (see `birth`) says BORN, with a pid and its pidfd.
+
+A container that one process creates and another starts has a listening socket in its state directory besides::
+
+    create                      child                              start
+      │ ◀───────────── READY ───│                                    │
+      │ ── HOLD ───────────────▶│ accept                             │
+      └ ends                    │ ◀───────────────────────── START ──│ connect
+                                │ ── ACCEPTED ──────────────────────▶│
+                                │ startContainer, execve             │
+                                │ ──────────────────── end of file ─▶│
+
+Who connects too late (a second start) is in the queue of a socket that closes, and reads no ACCEPTED.
 """
 
 from __future__ import annotations
@@ -32,8 +47,12 @@ ORDER = b"o"
 GROUP = b"g"
 MAPPED = b"m"
 BORN = b"b"
+HOOKS = b"k"
+RESUME = b"c"
 READY = b"r"
 START = b"s"
+HOLD = b"h"
+ACCEPTED = b"a"
 _FAILED = b"e"
 _SIZE = 65536
 _MAX_DESCRIPTORS = 3
@@ -49,6 +68,32 @@ class _Failed(msgspec.Struct, frozen=True, array_like=True):
 def pair() -> tuple[socket.socket, socket.socket]:
     """The parent's and the child's end; both close-on-exec."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+
+
+def listen(directory: int, name: str) -> socket.socket:
+    """A socket that waits for a `start`, in the directory that the descriptor is open on: a path may be too long."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    umask = os.umask(0o177)
+    try:
+        listener.bind(f"/proc/self/fd/{directory}/{name}")
+        listener.listen(8)
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        os.umask(umask)
+    return listener
+
+
+def connect(directory: int, name: str) -> socket.socket:
+    """To `listen`'s socket. FileNotFoundError, ConnectionRefusedError: nobody waits there."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    try:
+        connection.connect(f"/proc/self/fd/{directory}/{name}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def send(connection: socket.socket, message: bytes, *descriptors: int) -> None:

@@ -252,8 +252,10 @@ def test_a_limit_that_the_kernel_refuses(box: Box) -> None:
 
 
 def test_the_command(box: Box) -> None:
-    runtime = [sys.executable, "-m", "sampan.runtime.cli", "--root", box.state_root]
+    runtime = [sys.executable, "-m", "sampan.runtime", "--root", box.state_root]
     subprocess.run([*runtime, "spec"], cwd=box.bundle, check=True)
+    config = box.bundle / "config.json"
+    config.write_text(config.read_text().replace('"terminal": true', '"terminal": false'))
     done = subprocess.run(
         [*runtime, "run", "-b", str(box.bundle), box.id], input=b"echo from $(cat /proc/sys/kernel/hostname); exit 4\n",
         capture_output=True, check=False,

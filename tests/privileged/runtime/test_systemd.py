@@ -13,9 +13,12 @@ from sampan.errors import InvalidArgument
 from sampan.linux.cgroup import Cgroup
 from sampan.oci.runtime import CPU, DeviceCgroup, LinuxResources, Memory, Pids
 from sampan.runtime.container import Container, Stdio
+from sampan.runtime.plan import Options
 from tests.privileged.runtime.test_container import Box
 
 pytestmark = pytest.mark.requires("root", "cgroup2", "systemd", "program:busybox")
+
+SYSTEMD = Options(systemd=True)
 
 
 def shown(unit: str, name: str) -> str:
@@ -31,7 +34,7 @@ def test_a_scope_has_the_limits_and_goes_with_the_container(tmp_path: pathlib.Pa
     )  # fmt: skip
     spec = box.spec("sleep", "100", cgroups_path="sampan-test.slice:box:one", resources=limits)
     unit, path = "box-one.scope", "/sampan.slice/sampan-test.slice/box-one.scope"
-    container = Container.create(box.id, str(box.bundle), box.state_root, Stdio(), spec=spec, systemd=True)
+    container = Container.create(box.id, str(box.bundle), box.state_root, Stdio(), spec=spec, options=SYSTEMD)
     try:
         container.start()
         assert container.pids() == [container.pid]
@@ -40,7 +43,7 @@ def test_a_scope_has_the_limits_and_goes_with_the_container(tmp_path: pathlib.Pa
         assert (shown(unit, "MemoryMax"), shown(unit, "TasksMax")) == (str(64 << 20), "64")
         assert (shown(unit, "CPUQuotaPerSecUSec"), shown(unit, "Delegate")) == ("500ms", "yes")
         with pytest.raises(InvalidArgument, match=r"box-one\.scope"):
-            Container.create("other", str(box.bundle), box.state_root, Stdio(), spec=spec, systemd=True)
+            Container.create("other", str(box.bundle), box.state_root, Stdio(), spec=spec, options=SYSTEMD)
         assert container.pids() == [container.pid]
         again = Container.load(box.id, box.state_root)
         again.update(LinuxResources(memory=Memory(limit=32 << 20)))
@@ -61,6 +64,11 @@ def test_a_path_that_names_no_scope(tmp_path: pathlib.Path, path: str) -> None:
     box = Box(tmp_path)
     with pytest.raises(InvalidArgument):
         Container.create(
-            box.id, str(box.bundle), box.state_root, Stdio(), spec=box.spec("true", cgroups_path=path), systemd=True
+            box.id,
+            str(box.bundle),
+            box.state_root,
+            Stdio(),
+            spec=box.spec("true", cgroups_path=path),
+            options=SYSTEMD,
         )
     assert os.listdir(box.state_root) == []

@@ -1,0 +1,139 @@
+"""The commands that only look: state, list, ps, features, spec. Documents as runc writes them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+
+import msgspec
+
+from sampan.errors import Internal, InvalidArgument, NotFound, SampanError, Unsupported
+from sampan.oci.runtime import OCI_VERSION, OCIStruct
+from sampan.runtime import state
+from sampan.runtime.container import Container
+from sampan.runtime.options import Words
+
+
+class Shown(OCIStruct, frozen=True, kw_only=True, omit_defaults=False):
+    """A container as `state` and `list` show it: the specification's state, and more that engines read."""
+
+    oci_version: str = OCI_VERSION
+    id: str
+    pid: int
+    status: str
+    bundle: str
+    rootfs: str
+    created: str
+    annotations: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    owner: str = ""
+
+
+def carry_out(name: str, root: str, given: Words) -> int:
+    """The exit status."""
+    match name:
+        case "state":
+            _print(msgspec.json.format(msgspec.json.encode(shown(Container.load(given.arguments[0], root)))))
+        case "list":
+            _list(root, _format(given), given.on("quiet"))
+        case "ps":
+            _ps(Container.load(given.arguments[0], root), _format(given), given.arguments[1:])
+        case "spec":
+            _write_spec(given.text("bundle") or ".", given.on("rootless"))
+        case _:
+            raise Unsupported(f"{name} is not supported")
+    return 0
+
+
+def _print(document: bytes) -> None:
+    sys.stdout.buffer.write(document + b"\n")
+
+
+def _format(given: Words) -> str:
+    form = given.text("format", "table")
+    if form not in ("table", "json"):
+        raise InvalidArgument(f"invalid format option: {form}")
+    return form
+
+
+def shown(container: Container) -> Shown:
+    """The container as it is now."""
+    status = container.status
+    record = container.record
+    seconds, nanoseconds = divmod(record.created, 10**9)
+    return Shown(
+        id=container.id,
+        pid=0 if status == "stopped" else container.pid,
+        status=status,
+        bundle=container.bundle,
+        rootfs=record.rootfs,
+        created=time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds:09d}Z",
+        annotations=container.annotations or msgspec.UNSET,
+    )
+
+
+def _list(root: str, form: str, quiet: bool) -> None:
+    found: list[Shown] = []
+    for container_id in state.ids(root):
+        # One that is being made or removed at this moment.
+        with contextlib.suppress(SampanError, OSError):
+            each = shown(Container.load(container_id, root))
+            owner = _user_name(os.stat(f"{root}/{container_id}").st_uid)
+            found.append(msgspec.structs.replace(each, owner=owner))
+    if quiet:
+        for each in found:
+            print(each.id)
+    elif form == "json":
+        _print(msgspec.json.encode(found))
+    else:
+        rows = [("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")]
+        rows += [(each.id, str(each.pid), each.status, each.bundle, each.created, each.owner) for each in found]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        for row in rows:
+            print("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _user_name(uid: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"
+
+
+def _ps(container: Container, form: str, options: list[str]) -> None:
+    pids = container.pids()
+    if form == "json":
+        _print(msgspec.json.encode(pids))
+        return
+    import subprocess
+
+    try:
+        done = subprocess.run(["ps", *(options or ["-ef"])], capture_output=True, check=False)
+    except FileNotFoundError:
+        raise NotFound("ps: the program ps is not installed; --format json needs none") from None
+    if done.returncode:
+        raise InvalidArgument(f"ps: {done.stderr.decode(errors='replace').strip().splitlines()[:1] or done.returncode}")
+    head, *lines = done.stdout.decode(errors="replace").splitlines()
+    if "PID" not in head.split():
+        raise Internal("couldn't find PID field in ps output")
+    column = head.split().index("PID")
+    print(head)
+    wanted = {str(pid) for pid in pids}
+    for line in lines:
+        words = line.split()
+        if len(words) > column and words[column] in wanted:
+            print(line)
+
+
+def _write_spec(bundle: str, rootless: bool) -> None:
+    from sampan.runtime.example import example
+
+    try:
+        with open(os.path.join(bundle, "config.json"), "xb") as file:
+            document = msgspec.json.encode(example(rootless, os.geteuid(), os.getegid()))
+            file.write(msgspec.json.format(document, indent=4) + b"\n")
+    except FileExistsError:
+        raise InvalidArgument("file config.json exists. Remove it first") from None
