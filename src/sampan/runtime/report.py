@@ -1,19 +1,23 @@
-"""The commands that only look: state, list, ps, features, spec. Documents as runc writes them."""
+"""The commands that only look: state, list, ps, events, features, spec. Documents as runc writes them."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import time
 
 import msgspec
 
-from sampan.errors import Internal, InvalidArgument, NotFound, SampanError, Unsupported
+from sampan.errors import Conflict, Internal, InvalidArgument, NotFound, SampanError, Unsupported
 from sampan.oci.runtime import OCI_VERSION, OCIStruct
 from sampan.runtime import state
 from sampan.runtime.container import Container
 from sampan.runtime.options import Words
+
+_LOOK = 0.5
+"""Seconds between two looks for processes that were killed for want of memory."""
 
 
 class Shown(OCIStruct, frozen=True, kw_only=True, omit_defaults=False):
@@ -39,6 +43,8 @@ def carry_out(name: str, root: str, given: Words) -> int:
             _list(root, _format(given), given.on("quiet"))
         case "ps":
             _ps(Container.load(given.arguments[0], root), _format(given), given.arguments[1:])
+        case "events":
+            _events(Container.load(given.arguments[0], root), given.on("stats"), seconds(given.text("interval", "5s")))
         case "spec":
             _write_spec(given.text("bundle") or ".", given.on("rootless"))
         case _:
@@ -48,6 +54,7 @@ def carry_out(name: str, root: str, given: Words) -> int:
 
 def _print(document: bytes) -> None:
     sys.stdout.buffer.write(document + b"\n")
+    sys.stdout.flush()
 
 
 def _format(given: Words) -> str:
@@ -126,6 +133,39 @@ def _ps(container: Container, form: str, options: list[str]) -> None:
         words = line.split()
         if len(words) > column and words[column] in wanted:
             print(line)
+
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def seconds(text: str) -> float:
+    """A duration such as `1m30s`, as Go writes them. Raises InvalidArgument."""
+    parts = re.findall(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h)", text)
+    total = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if "".join(number + unit for number, unit in parts) != text or total <= 0:
+        raise InvalidArgument(f"invalid duration {text!r}: expected one such as 5s or 1m30s")
+    return total
+
+
+def _events(container: Container, once: bool, interval: float) -> None:
+    """A line of counters each interval, and one when the kernel kills for want of memory, until the container ends."""
+    from sampan.runtime import events
+
+    if not container.alive:
+        raise Conflict(f"container {container.id} is not running")
+    if once:
+        _print(events.stats_document(container.id, container.stats()))
+        return
+    killed, due = container.oom_count(), 0.0
+    while container.alive:
+        now = time.monotonic()
+        if now >= due:
+            due = now + interval
+            _print(events.stats_document(container.id, container.stats()))
+        time.sleep(min(_LOOK, max(0.0, due - time.monotonic())))
+        before, killed = killed, container.oom_count()
+        if killed > before:
+            _print(events.oom_document(container.id))
 
 
 def _write_spec(bundle: str, rootless: bool) -> None:
