@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
-import shutil
 import stat
 from collections.abc import Sequence
 
 from sampan.core.snapshots.overlay2 import Overlay2
 from sampan.engine.containers.record import MountPoint
-from sampan.linux.fs import of_descriptor, open_in_root
+from sampan.linux.fs import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, open_in_root, openat2
+
+_PLAIN = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_CHUNK = 16 << 20
 
 
 def fill_volumes(snapshots: Overlay2, container_id: str, points: Sequence[MountPoint]) -> None:
@@ -25,7 +30,11 @@ def fill_volumes(snapshots: Overlay2, container_id: str, points: Sequence[MountP
             except (FileNotFoundError, NotADirectoryError):
                 continue
             try:
-                _copy(source, point.source)
+                target = os.open(point.source, _DIRECTORY)
+                try:
+                    copy_tree(source, target)
+                finally:
+                    os.close(target)
             finally:
                 os.close(source)
     finally:
@@ -33,23 +42,71 @@ def fill_volumes(snapshots: Overlay2, container_id: str, points: Sequence[MountP
         snapshots.unmount(container_id)
 
 
-def _copy(source: int, target: str) -> None:
-    shutil.copytree(of_descriptor(source), target, symlinks=True, dirs_exist_ok=True, copy_function=_copy_file)
-    _copy_owners(source, target)
+def copy_tree(source: int, target: int) -> None:
+    """Copy everything below one directory into another, both open: files, directories and links, with owners, modes,
+    times and attributes. What is there already stays.
+
+    Another container may have the volume by now and move things about in it: so every name is taken from the
+    directory's descriptor, and neither a link nor a rename leads out of the volume.
+    """
+    waiting = [""]
+    while waiting:
+        path = waiting.pop()
+        at = openat2(source, path or ".", _DIRECTORY, resolve=_PLAIN)
+        try:
+            to = openat2(target, path or ".", _DIRECTORY, resolve=_PLAIN)
+        except OSError as error:
+            os.close(at)
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV):
+                continue  # Somebody has put something else there.
+            raise
+        try:
+            for name in os.listdir(at):
+                if _copy(at, to, name):
+                    waiting.append(f"{path}/{name}" if path else name)
+            _copy_attributes(at, to)
+        finally:
+            os.close(at)
+            os.close(to)
 
 
-def _copy_file(source: str, target: str, *, follow_symlinks: bool = False) -> str:
-    if stat.S_ISREG(os.lstat(source).st_mode):
-        return str(shutil.copy2(source, target, follow_symlinks=False))
-    return target  # Devices, fifos and sockets of an image are nothing to keep in a volume.
+def _copy(source: int, target: int, name: str) -> bool:
+    """Copy one entry; True for a directory, whose content is still to be copied."""
+    found = os.stat(name, dir_fd=source, follow_symlinks=False)
+    with contextlib.suppress(FileExistsError):
+        if stat.S_ISDIR(found.st_mode):
+            os.mkdir(name, 0o700, dir_fd=target)
+            return True
+        if stat.S_ISLNK(found.st_mode):
+            os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
+            os.chown(name, found.st_uid, found.st_gid, dir_fd=target, follow_symlinks=False)
+        elif stat.S_ISREG(found.st_mode):
+            _copy_file(source, target, name)
+        # Devices, fifos and sockets of an image are nothing to keep in a volume.
+    return False
 
 
-def _copy_owners(source: int, target: str) -> None:
-    base = of_descriptor(source)
-    for at, directories, names in os.walk(target):
-        inside = at.removeprefix(target)
-        for name in (*directories, *names, "."):
-            found = os.lstat(f"{base}{inside}/{name}")
-            os.chown(f"{at}/{name}", found.st_uid, found.st_gid, follow_symlinks=False)
-            if not stat.S_ISLNK(found.st_mode):
-                os.chmod(f"{at}/{name}", stat.S_IMODE(found.st_mode))
+def _copy_file(source: int, target: int, name: str) -> None:
+    reading = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source)
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        writing = os.open(name, flags, 0o600, dir_fd=target)
+        try:
+            while os.sendfile(writing, reading, None, _CHUNK):
+                continue
+            _copy_attributes(reading, writing)
+        finally:
+            os.close(writing)
+    finally:
+        os.close(reading)
+
+
+def _copy_attributes(source: int, target: int) -> None:
+    """Owner, then what a change of owner clears (set-id bits and file capabilities), then times."""
+    found = os.fstat(source)
+    os.fchown(target, found.st_uid, found.st_gid)
+    os.fchmod(target, stat.S_IMODE(found.st_mode))
+    for attribute in os.listxattr(source):
+        with contextlib.suppress(OSError):  # A file system may not have them, or not this one.
+            os.setxattr(target, attribute, os.getxattr(source, attribute))
+    os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
