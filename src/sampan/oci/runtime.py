@@ -150,7 +150,7 @@ class DeviceCgroup(OCIStruct, frozen=True, kw_only=True):
     type: str = "a"
     major: int | None = None
     minor: int | None = None
-    access: str = "rwm"
+    access: str = ""
 
 
 class Memory(OCIStruct, frozen=True, kw_only=True):

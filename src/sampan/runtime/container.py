@@ -13,6 +13,7 @@ import signal as signals
 import socket
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -22,8 +23,10 @@ from sampan.linux.cgroup import Cgroup, Counters
 from sampan.oci.runtime import Hooks, LinuxResources, Process, Seccomp, Spec
 from sampan.runtime import birth, group, hooks, identity, init, state, sync
 from sampan.runtime.hooks import Status
-from sampan.runtime.newborn import Newborn
 from sampan.runtime.plan import Options, Plan, checked_process, plan
+
+if TYPE_CHECKING:  # The command has none, and need not load it.
+    from sampan.runtime.newborn import Newborn
 
 _SPEC = msgspec.json.Decoder(Spec)
 
