@@ -50,9 +50,13 @@ def busybox_tar() -> bytes:
 
 
 class Engine:
-    """A running engine. `docker(...)` runs the docker command against it, `sampan(...)` our own."""
+    """A running engine. `docker(...)` runs the docker command against it, `sampan(...)` our own.
 
-    def __init__(self, directory: pathlib.Path) -> None:
+    `options` are the daemon's; engines that run at one time need an `address` each for their bridges."""
+
+    def __init__(self, directory: pathlib.Path, *options: str, address: str = "172.31.251.1/24") -> None:
+        self._options = [*options, "--bip", address]
+        self.address = address
         self.paths = Paths(f"{directory}/data", f"{directory}/run")
         self.host = f"unix://{self.paths.socket}"
         self._directory = directory
@@ -69,7 +73,7 @@ class Engine:
             self._process = subprocess.Popen(
                 [
                     sys.executable, "-I", "-m", "sampan.engine", "-D", "-H", self.host, "--data-root",
-                    self.paths.data_root, "--exec-root", self.paths.exec_root, "--bip", "172.31.251.1/24",
+                    self.paths.data_root, "--exec-root", self.paths.exec_root, *self._options,
                 ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
@@ -82,6 +86,19 @@ class Engine:
                 break
             time.sleep(0.02)
         pytest.fail(f"the engine did not start: {self.log()[-2000:]}")
+
+    def load_box(self) -> None:
+        """The image `box`."""
+        list(
+            self.client.messages(
+                "POST", "/images/create?fromSrc=-", body=busybox_tar(), headers={"Content-Type": "application/x-tar"},
+                repo="box", tag="latest",
+            )
+        )  # fmt: skip
+
+    def remove_containers(self) -> None:
+        for container in self.client.call("GET", "/containers/json", all=True):
+            self.client.call("DELETE", f"/containers/{container['Id']}", force=True, v=True)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         assert self._process is not None
@@ -130,6 +147,7 @@ class Engine:
         found = [line.split()[4] for line in found if str(self._directory) in line]
         found += os.listdir(self.paths.shims)
         found += [entry for entry in os.listdir(self.paths.runtime) if not entry.startswith(".")]
+        found += map(str, pathlib.Path(f"{self.paths.exec_root}/runtimes").glob("*/*"))
         return found
 
 
@@ -139,15 +157,9 @@ def engine() -> Iterator[Engine]:
     running = Engine(directory)
     running.start()
     try:
-        list(
-            running.client.messages(
-                "POST", "/images/create?fromSrc=-", body=busybox_tar(), headers={"Content-Type": "application/x-tar"},
-                repo="box", tag="latest",
-            )
-        )  # fmt: skip
+        running.load_box()
         yield running
-        for container in running.client.call("GET", "/containers/json", all=True):
-            running.client.call("DELETE", f"/containers/{container['Id']}", force=True, v=True)
+        running.remove_containers()
         assert running.left_over() == []
     finally:
         running.stop()
@@ -160,8 +172,7 @@ def _no_containers(engine: Engine) -> Iterator[None]:
     """What a test that failed has left must not fail the next one."""
     yield
     with contextlib.suppress(SampanError):
-        for container in engine.client.call("GET", "/containers/json", all=True):
-            engine.client.call("DELETE", f"/containers/{container['Id']}", force=True, v=True)
+        engine.remove_containers()
 
 
 def take_down(paths: Paths, address: str = "172.31.251.1/24") -> None:

@@ -59,6 +59,7 @@ class Runtime(APIStruct, frozen=True, kw_only=True):
     """A runtime by path; `status` may carry its OCI feature document."""
 
     path: str = msgspec.field(name="path")
+    runtime_args: tuple[str, ...] | msgspec.UnsetType = msgspec.field(name="runtimeArgs", default=msgspec.UNSET)
     status: dict[str, str] | msgspec.UnsetType = msgspec.field(name="status", default=msgspec.UNSET)
 
 

@@ -78,7 +78,7 @@ def _info(context: Context, flags: argparse.Namespace) -> int:
         ("Containers", "Containers"), (" Running", "ContainersRunning"), (" Paused", "ContainersPaused"),
         (" Stopped", "ContainersStopped"), ("Images", "Images"), ("Server Version", "ServerVersion"),
         ("Storage Driver", "Driver"), ("Logging Driver", "LoggingDriver"), ("Cgroup Driver", "CgroupDriver"),
-        ("Cgroup Version", "CgroupVersion"), ("Default Runtime", "DefaultRuntime"),
+        ("Cgroup Version", "CgroupVersion"), ("Runtimes", "Runtimes"), ("Default Runtime", "DefaultRuntime"),
         ("Kernel Version", "KernelVersion"), ("Operating System", "OperatingSystem"), ("OSType", "OSType"),
         ("Architecture", "Architecture"), ("CPUs", "NCPU"), ("Total Memory", "MemTotal"), ("Name", "Name"),
         ("ID", "ID"), ("Docker Root Dir", "DockerRootDir"), ("Debug Mode", "Debug"),
@@ -89,6 +89,8 @@ def _info(context: Context, flags: argparse.Namespace) -> int:
             if key == "MemTotal"
             else str(value).lower()
             if value in (True, False)
+            else " ".join(sorted(value))
+            if key == "Runtimes"
             else value
         )
         print(f"{title}: {shown}")

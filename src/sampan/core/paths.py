@@ -60,6 +60,10 @@ class Paths:
         """The OCI runtime's state root."""
         return f"{self.exec_root}/runtime"
 
+    def foreign_runtime(self, name: str) -> str:
+        """The state root of a runtime that is not ours."""
+        return f"{self.exec_root}/runtimes/{name}"
+
     @property
     def netns(self) -> str:
         return f"{self.exec_root}/netns"

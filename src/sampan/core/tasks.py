@@ -319,6 +319,11 @@ class Spawner:
         """A netlink socket inside the namespace that is pinned at `path`."""
         return await self._netlink(msg.EnterNetns(path=path))
 
+    async def clean_up(self, request: msg.CleanUp) -> None:
+        """Have a runtime forget a container whose shim has died. Raises what the runtime says."""
+        channel = await self._alive()
+        _as(await channel.call(request), msg.Done)
+
     async def _netlink(self, request: msg.OpenNetns | msg.EnterNetns) -> int:
         channel = await self._alive()
         _, descriptors = await channel.call_with_descriptors(request)

@@ -16,6 +16,8 @@ import msgspec
 
 from sampan import __version__
 from sampan.core.paths import DEFAULT_DATA_ROOT, DEFAULT_EXEC_ROOT, Paths
+from sampan.engine import runtimes
+from sampan.engine.runtimes import BUILT_IN, RuntimeSettings, parse_runtime
 from sampan.errors import InvalidArgument, Unsupported
 
 DEFAULT_CONFIG_FILE = "/etc/sampan/daemon.json"
@@ -58,6 +60,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    runtimes: dict[str, RuntimeSettings] = {}
+    """Besides ours."""
+    default_runtime: str = ""
+    """Empty: ours."""
     on_demand: bool = False
     """Started by a client: exit after `idle_timeout` without a request, a stream or a running container."""
     idle_timeout: float = DEFAULT_IDLE_TIMEOUT
@@ -82,7 +88,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
 
 
 class _Option(msgspec.Struct, frozen=True):
-    """One option: its key in the file, its names on the command line; `key=value` ones make a map."""
+    """One option: its key in the file, its names on the command line; `key=value` ones make a map, of runtimes
+    one of objects."""
 
     key: str
     flags: tuple[str, ...]
@@ -110,6 +117,8 @@ _OPTIONS = (
     _Option("insecure-registries", ("--insecure-registry",), "list", "registry to speak plain HTTP with"),
     _Option("registry-mirrors", ("--registry-mirror",), "list", "mirror of Docker Hub"),
     _Option("labels", ("--label",), "list", "label of the engine, KEY=VALUE"),
+    _Option("runtimes", ("--add-runtime",), "runtimes", "another OCI runtime, NAME=PATH"),
+    _Option("default-runtime", ("--default-runtime",), "text", f"runtime of containers that name none ({BUILT_IN})"),
     _Option("on-demand", ("--on-demand",), "flag", "exit when idle: how a client starts an engine"),
     _Option("idle-timeout", ("--idle-timeout",), "seconds", "seconds without use after which --on-demand exits"),
 )
@@ -149,7 +158,7 @@ def load(arguments: Sequence[str]) -> Config:
             parser.add_argument(
                 *option.flags, dest=option.key, nargs="?", const="true", metavar="BOOL", help=option.help
             )
-        elif option.kind in ("list", "map"):
+        elif option.kind in ("list", "map", "runtimes"):
             parser.add_argument(*option.flags, dest=option.key, action="append", metavar=name, help=option.help)
         else:
             parser.add_argument(*option.flags, dest=option.key, metavar=name, help=option.help)
@@ -166,12 +175,23 @@ def load(arguments: Sequence[str]) -> Config:
 
 def _flag_value(option: _Option, value: str | list[str]) -> object:
     if isinstance(value, list):
+        if option.kind == "runtimes":
+            return _runtimes(value)
         return dict(_pair(each) for each in value) if option.kind == "map" else value
     convert: dict[str, Callable[[str], object]] = {"flag": _boolean, "number": int, "seconds": float}
     try:
         return convert.get(option.kind, str)(value)
     except ValueError:
         raise InvalidArgument(f'invalid argument "{value}" for {option.flags[-1]}: not a number') from None
+
+
+def _runtimes(values: list[str]) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for name, path in map(parse_runtime, values):
+        if name in found:
+            raise InvalidArgument(f"runtime '{name}' was already defined")
+        found[name] = {"path": path}
+    return found
 
 
 def _read_file(path: str, *, required: bool, flags: dict[str, object]) -> dict[str, object]:
@@ -277,6 +297,7 @@ def _checked(config: Config) -> Config:
             raise Unsupported(
                 f"insecure registries by network or URL are not supported, by HOST[:PORT] they are: {registry}"
             )
+    runtimes.check(config.runtimes, config.default_runtime)
     config.listen  # noqa: B018 - parses every host
     root = os.path.normpath(config.data_root), os.path.normpath(config.exec_root)
     return msgspec.structs.replace(config, data_root=root[0], exec_root=root[1])

@@ -146,6 +146,8 @@ class Device(OCIStruct, frozen=True, kw_only=True):
 
 
 class DeviceCgroup(OCIStruct, frozen=True, kw_only=True):
+    """`access`: of r, w and m; empty: all. No default of "rwm", as defaults are not written and runc wants it."""
+
     allow: bool
     type: str = "a"
     major: int | None = None

@@ -14,6 +14,7 @@ from sampan.linux import process as linux_process
 from sampan.oci.runtime import Capabilities, Process
 from sampan.runtime import identity, scheduling
 
+_NULL = os.makedev(1, 3)
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MOST_USERS = 1 << 20
 """Bytes that are read of /etc/passwd."""
@@ -46,6 +47,7 @@ def confine(process: Process, filter_program: bytes, flags: tuple[str, ...]) -> 
         capabilities.drop_bounding(capabilities.mask(wanted.bounding), present)
     linux_process.prctl(linux_process.PR_SET_KEEPCAPS, 1)
     user = process.user
+    _own_streams(user.uid)
     identity.set_groups(user.additional_gids)
     os.setresgid(user.gid, user.gid, user.gid)
     os.setresuid(user.uid, user.uid, user.uid)
@@ -75,6 +77,16 @@ def confine(process: Process, filter_program: bytes, flags: tuple[str, ...]) -> 
     except FileNotFoundError:
         raise InvalidArgument("process.cwd: the current working directory is outside of the container's root") from None
     return find_program(process.args[0], environment(process))
+
+
+def _own_streams(uid: int) -> None:
+    """Standard streams belong to the user, who can open /dev/stdout then, as with runc. Not so /dev/null, which is
+    everybody's."""
+    for number in range(3):
+        found = os.fstat(number)
+        if found.st_uid != uid and not (stat.S_ISCHR(found.st_mode) and found.st_rdev == _NULL):
+            with contextlib.suppress(OSError):
+                os.fchown(number, uid, -1)
 
 
 def environment(process: Process) -> dict[str, str]:

@@ -23,12 +23,12 @@ import socket
 import sys
 from typing import NoReturn
 
-from sampan.errors import DataCorrupt
+from sampan.errors import DataCorrupt, SampanError, kind_of
 from sampan.linux import mount, namespaces, process
 from sampan.linux.cgroup import hierarchies
 from sampan.shim import supervisor
 from sampan.shimapi import framing
-from sampan.shimapi.messages import EnterNetns, Envelope, Failure, NetnsOpened, OpenNetns, Spawn
+from sampan.shimapi.messages import CleanUp, Done, EnterNetns, Envelope, Failure, NetnsOpened, OpenNetns, Reply, Spawn
 
 _NETLINK_ROUTE = 0
 
@@ -85,6 +85,9 @@ class Spawner:
                 if pid == 0:
                     _open_in_namespace(self._connection, envelope.number, envelope.body)
                 _wait(pid)
+            case CleanUp():
+                if os.fork() == 0:
+                    _clean_up(self._connection, envelope.number, envelope.body)
             case _:
                 raise DataCorrupt(f"the spawner does not answer {type(envelope.body).__name__}")
 
@@ -182,5 +185,22 @@ def _open_in_namespace(connection: socket.socket, number: int, request: OpenNetn
     except OSError as error:
         message = f"network namespace {request.path}: {(error.strerror or str(error)).lower()}"
         framing.send(connection, Envelope(number, Failure(kind="Unavailable", message=message)))
+    finally:
+        os._exit(0)
+
+
+def _clean_up(connection: socket.socket, number: int, request: CleanUp) -> NoReturn:
+    """In a child, which nobody waits for: a runtime takes its time."""
+    try:
+        process.close_all_but(connection.fileno())
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        from sampan.shim import foreign
+
+        answer: Reply = Done()
+        try:
+            foreign.clean_up(request)
+        except SampanError as error:
+            answer = Failure(kind=kind_of(error), message=error.message)
+        framing.send(connection, Envelope(number, answer))
     finally:
         os._exit(0)

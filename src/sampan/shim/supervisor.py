@@ -119,8 +119,7 @@ class Supervisor:
             if self._task is not None and pid == self._task.pid:
                 # Whoever is left in the cgroup shares a pid namespace with others; it goes with the first process.
                 with contextlib.suppress(SampanError):
-                    if self._task.container.pids():
-                        self._task.container.reset()
+                    self._task.container.reset()
                 self._task.reaped(status)
             for each in list(self._execs.values()):
                 if each.pid == pid and each.exited is None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from sampan.errors import SampanError
 from sampan.runtime.container import Container, Stdio
@@ -14,6 +15,9 @@ from sampan.shim.logfile import LogFile
 from sampan.shim.loop import Loop, Timer
 from sampan.shim.streams import Streams
 from sampan.shimapi.messages import Attachment, Create, Exec, ExecExited, WindowSize
+
+if TYPE_CHECKING:
+    from sampan.shim.runtimes import RunningContainer
 
 _DRAIN = 1.0
 """Seconds that an ended process's streams are still read where somebody else holds them."""
@@ -109,10 +113,7 @@ class Task(Running):
         self.started_at = 0
         pipes = None if create.terminal else Pipes(create.stdin)
         try:
-            self.container = Container.create(
-                create.id, create.bundle, create.state_root, pipes.stdio if pipes else Stdio(), window=_size(window),
-                newborn=newborn,
-            )  # fmt: skip
+            self.container = _create(create, pipes.stdio if pipes else Stdio(), _size(window), newborn)
         except BaseException:
             if pipes is not None:
                 pipes.close()
@@ -138,7 +139,7 @@ class ExecTask(Running):
     """One more process in the container."""
 
     def __init__(
-        self, loop: Loop, container: Container, request: Exec, attachments: list[tuple[int, Attachment]],
+        self, loop: Loop, container: RunningContainer, request: Exec, attachments: list[tuple[int, Attachment]],
         on_exit: Callable[[ExecExited], None], on_detach: Callable[[], None],
     ) -> None:  # fmt: skip
         """Runs it. Raises what the runtime raises; the attachments are left to the caller then."""
@@ -171,7 +172,20 @@ class ExecTask(Running):
         self.streams.finish()
 
 
-def delete_quietly(container: Container) -> None:
+def _create(create: Create, stdio: Stdio, window: tuple[int, int] | None, newborn: Newborn | None) -> RunningContainer:
+    if not create.runtime:
+        return Container.create(
+            create.id, create.bundle, create.state_root, stdio, window=window, newborn=newborn
+        )  # fmt: skip
+    if newborn is not None:
+        newborn.dismiss()
+    # Here and not above: those that have no use for it do without its memory.
+    from sampan.shim.foreign import ForeignContainer
+
+    return ForeignContainer.create(create, stdio, window)
+
+
+def delete_quietly(container: RunningContainer) -> None:
     """Remove a container whose process has ended, or never was."""
     with contextlib.suppress(SampanError, OSError):
         container.delete(force=True)

@@ -111,6 +111,8 @@ class Create(Message, frozen=True, kw_only=True):
     stdin_once: bool = False
     """Close it when the first attachment with input ends (Docker's StdinOnce)."""
     window: WindowSize | None = None
+    runtime: tuple[str, ...] = ()
+    """The command of another OCI runtime, a path and its first arguments. Empty: ours, in the shim itself."""
     log: LogConfig = LogConfig()
     restart: RestartPolicy = RestartPolicy()
     attachments: tuple[Attachment, ...] = ()
@@ -141,6 +143,16 @@ class EnterNetns(Message, frozen=True, kw_only=True):
     """Open a NETLINK_ROUTE socket inside the namespace pinned at `path`. Answered by `NetnsOpened`."""
 
     path: str
+
+
+class CleanUp(Message, frozen=True, kw_only=True):
+    """Have another runtime (`Create.runtime`) forget a container whose shim was killed, and end its processes.
+    `run_dir`: for the runtime's log. Answered by the spawner with `Done`."""
+
+    id: str
+    runtime: tuple[str, ...]
+    state_root: str
+    run_dir: str
 
 
 # --- Requests: engine to shim ---------------------------------------------------------------------
@@ -371,7 +383,7 @@ class NetnsOpened(Message, frozen=True, kw_only=True):
     """The namespace is there; the descriptor is a NETLINK_ROUTE socket inside it."""
 
 
-SpawnerRequest = Spawn | OpenNetns | EnterNetns
+SpawnerRequest = Spawn | OpenNetns | EnterNetns | CleanUp
 ShimRequest = (
     Connect | Start | Exec | Attach | Resize | CloseIO | Kill | Pause | Resume | Update | Stats | Pids | State
     | Wait | Delete | Shutdown
@@ -388,7 +400,7 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
 
     number: int
     body: (
-        Spawn | OpenNetns | EnterNetns | Connect | Start | Exec | Attach | Resize | CloseIO | Kill | Pause
+        Spawn | OpenNetns | EnterNetns | CleanUp | Connect | Start | Exec | Attach | Resize | CloseIO | Kill | Pause
         | Resume | Update | Stats | Pids | State | Wait | Delete | Shutdown | Done | Failure | Created
         | Started | ExecStarted | Exited | ExecExited | Detached | OutOfMemory | TaskState | PidList
         | StatsTaken | NetnsOpened

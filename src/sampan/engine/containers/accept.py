@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import msgspec
 
 from sampan.api.containers import ContainerConfig, CreateRequest, Empty, HostConfig, PortBinding, Resources, words
+from sampan.engine import runtimes
+from sampan.engine.config import Config
 from sampan.engine.containers.signals import parse_signal
 from sampan.engine.security.confinement import confine
 from sampan.errors import InvalidArgument, Unsupported
@@ -144,11 +146,17 @@ def _refuse(host: HostConfig) -> None:
     ):  # fmt: skip
         if given:
             raise Unsupported(f"{name} is not supported yet")
-    if host.runtime not in ("", "runc", "sampan"):
-        raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
     mode = host.network_mode
     if mode.startswith("container:"):
         raise Unsupported("--network container: is not supported yet")
+
+
+def check_runtime(host: HostConfig, config: Config) -> str:
+    """The runtime's name. Raises InvalidArgument for one that nobody knows, Unsupported for what only ours does."""
+    name = runtimes.resolve(config, host.runtime)
+    if host.init and runtimes.is_foreign(config, name):
+        raise Unsupported(f"--init is not supported with --runtime {name}")
+    return name
 
 
 def check_resources(limits: Resources) -> None:

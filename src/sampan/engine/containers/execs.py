@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sampan.api.containers import words
 from sampan.api.exec import ExecCreateRequest, ExecInspect, ExecProcess
+from sampan.engine import runtimes
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.detach import parse_detach_keys
 from sampan.engine.containers.spec import environment, rlimits
@@ -122,9 +123,9 @@ class Execs:
                 127 if isinstance(error, CommandNotFound) else 126 if isinstance(error, CommandNotExecutable) else 128
             )
             found.ended.set()
-            raise type(error)(
-                f"OCI runtime exec failed: exec failed: unable to start container process: {error.message}: unknown"
-            ) from error
+            foreign = runtimes.is_foreign(self._engine.config, container.record.host_config.runtime)
+            own = "" if foreign else "exec failed: unable to start container process: "
+            raise type(error)(f"OCI runtime exec failed: {own}{error.message}: unknown") from error
         found.pid = started.pid
 
     def _process(self, found: Exec, size: tuple[int, int] | None) -> Process:

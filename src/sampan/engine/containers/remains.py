@@ -3,23 +3,50 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+from typing import TYPE_CHECKING
 
-from sampan.core.paths import Paths
+from sampan.engine import runtimes
 from sampan.engine.blocking import run_blocking
 from sampan.engine.containers import starting
 from sampan.engine.containers.container import Container
+from sampan.errors import SampanError
 from sampan.linux.cgroup import Cgroup
+from sampan.shimapi.messages import CleanUp
+
+if TYPE_CHECKING:
+    from sampan.engine.services import Engine
 
 
-async def remove_remains(paths: Paths, container: Container) -> None:
+async def remove_remains(engine: Engine, container: Container) -> None:
     """Remove the shim's directory, the runtime's state and the cgroup, and end the processes in it. Idempotent."""
+    paths = engine.core.paths
+    runtime = container.record.host_config.runtime
+    state = f"{paths.foreign_runtime(runtime)}/{container.id}"
+    if runtime and os.path.isdir(state):
+        await _forget(engine, container, runtime)
+        shutil.rmtree(state, ignore_errors=True)
     shutil.rmtree(paths.shim(container.id), ignore_errors=True)
     shutil.rmtree(f"{paths.runtime}/{container.id}", ignore_errors=True)
     group = Cgroup(starting.cgroup(container))
     if group.exists():
         with contextlib.suppress(OSError):
             await run_blocking(_end, group)
+
+
+async def _forget(engine: Engine, container: Container, runtime: str) -> None:
+    """Tell the runtime, which may keep more than its directory; one that is not there any more can't be told."""
+    paths = engine.core.paths
+    directory = paths.shim(container.id)
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    with contextlib.suppress(SampanError):
+        await engine.spawner.clean_up(
+            CleanUp(
+                id=container.id, runtime=runtimes.command(engine.config, runtime),
+                state_root=paths.foreign_runtime(runtime), run_dir=directory,
+            )
+        )  # fmt: skip
 
 
 def _end(group: Cgroup) -> None:

@@ -160,13 +160,14 @@ class Containers:
                     "remove (or rename) that container to be able to reuse that name."
                 )
         accept.check(request)
+        runtime = accept.check_runtime(request.host_config or HostConfig(), self._engine.config)
         name = name or random_name(lambda each: self._records.by_name(each) is not None)
         host = request.host_config or HostConfig()
         if request.volumes or host.binds or host.mounts or self._image_has_volumes(request.image):
-            record = await run_blocking(self._make, request, name, platform)
+            record = await run_blocking(self._make, request, name, platform, runtime)
         else:
             # A few small files and a row are done sooner than a thread is woken.
-            record = self._make(request, name, platform)
+            record = self._make(request, name, platform, runtime)
         container = Container(record, self._records.replace)
         container.released = True
         self._containers[record.id] = container
@@ -176,7 +177,7 @@ class Containers:
     def _image_has_volumes(self, image: str) -> bool:
         return bool(self._engine.core.images.get(image).config.run.volumes)
 
-    def _make(self, request: CreateRequest, name: str, platform: str) -> Record:
+    def _make(self, request: CreateRequest, name: str, platform: str, runtime: str) -> Record:
         core = self._engine.core
         image = core.images.get(request.image)
         if platform and image.config.architecture and platform.partition("/")[2].partition("/")[0] not in (
@@ -189,8 +190,7 @@ class Containers:
         config = ContainerConfig(**{name: getattr(request, name) for name in ContainerConfig.__struct_fields__})
         config = accept.merged(config, image.config.run)
         host = request.host_config or HostConfig()
-        if not host.network_mode:
-            host = msgspec.structs.replace(host, network_mode="default")
+        host = msgspec.structs.replace(host, network_mode=host.network_mode or "default", runtime=runtime)
         starting_network = starting.network_of(host.network_mode)
         self._engine.network.network(starting_network)
         container_id = os.urandom(32).hex()
@@ -326,7 +326,7 @@ class Containers:
         if ending is not None:
             with contextlib.suppress(SampanError):
                 await ending
-        await remove_remains(self._engine.core.paths, container)
+        await remove_remains(self._engine, container)
         container.released = True
         container.tell_ended(end)
         if auto_remove:
@@ -336,7 +336,7 @@ class Containers:
         """All that a run took and that is over. Idempotent."""
         await self._free_network(container)
         await self._unmount(container)
-        await remove_remains(self._engine.core.paths, container)
+        await remove_remains(self._engine, container)
 
     async def _free_network(self, container: Container) -> None:
         with contextlib.suppress(SampanError, OSError):

@@ -32,7 +32,8 @@ from sampan.oci.runtime import (
     User,
 )
 
-OCI_VERSION = "1.2.0"
+OCI_VERSION = "1.0.2"
+"""What other runtimes may be of: crun 1.8 refuses a later one, and nothing here needs it."""
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_SHM = 64 << 20
 INIT_ANNOTATION = "sampan.init"

@@ -14,6 +14,7 @@ import msgspec
 
 from sampan.api.containers import EndpointSettings
 from sampan.core.tasks import Task
+from sampan.engine import runtimes
 from sampan.engine.blocking import run_blocking
 from sampan.engine.containers.accept import port_requests
 from sampan.engine.containers.container import Container
@@ -106,7 +107,7 @@ async def start(
                 spawn, attachments=descriptors, held=published.sockets, on_event=on_event, on_lost=on_lost
             )
         except SampanError as error:
-            raise _runtime_error(error) from error
+            raise _runtime_error(error, foreign=bool(create.runtime)) from error
         stages.done("spawn")
         undo.pop_all()
     container.update(endpoints={network: _settings(engine, endpoint, network)})
@@ -130,11 +131,12 @@ class _Descriptors:
         close_all(self._descriptors)
 
 
-def _runtime_error(error: SampanError) -> SampanError:
+def _runtime_error(error: SampanError, *, foreign: bool) -> SampanError:
     """With what Docker's engine puts around a runtime's message; its clients look for what is inside."""
+    own = "" if foreign else "runc create failed: unable to start container process: "
     return type(error)(
         "failed to create task for container: failed to create shim task: OCI runtime create failed: "
-        f"runc create failed: unable to start container process: {error.message}: unknown"
+        f"{own}{error.message}: unknown"
     )
 
 
@@ -156,6 +158,7 @@ def _prepare(engine: Engine, container: Container, endpoint: Endpoint | None) ->
             user=user, cgroup2=hierarchies().unified,
         ),
     )  # fmt: skip
+    runtime = runtimes.command(engine.config, record.host_config.runtime)
     with open(f"{bundle}/config.json", "wb") as file:
         file.write(msgspec.json.encode(spec))
     with contextlib.suppress(FileNotFoundError):
@@ -166,7 +169,8 @@ def _prepare(engine: Engine, container: Container, endpoint: Endpoint | None) ->
     return Create(
         id=record.id,
         bundle=bundle,
-        state_root=paths.runtime,
+        state_root=paths.foreign_runtime(record.host_config.runtime) if runtime else paths.runtime,
+        runtime=runtime,
         run_dir=paths.shim(record.id),
         exit_path=paths.exit_file(record.id),
         terminal=config.tty,

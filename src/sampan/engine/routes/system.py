@@ -7,13 +7,14 @@ import os
 import platform
 import socket
 
+import msgspec
 from aiohttp import web
 
 from sampan import __version__
 from sampan.api import system as api
-from sampan.engine import host
+from sampan.engine import host, runtimes
 from sampan.engine.blocking import run_blocking
-from sampan.engine.config import LOG_DRIVERS
+from sampan.engine.config import LOG_DRIVERS, Config
 from sampan.engine.http.request import Request, json_response
 from sampan.engine.http.router import API_VERSION, MIN_API_VERSION, RouteDef
 from sampan.engine.services import Engine
@@ -26,7 +27,6 @@ _NO_SWARM = (
     "and try again."
 )
 _SWARM = ("swarm", "nodes", "services", "tasks", "secrets", "configs")
-_RUNTIME = "sampan"
 
 
 async def ping(request: Request) -> web.Response:
@@ -97,7 +97,7 @@ class SystemRoutes:
             ncpu=len(os.sched_getaffinity(0)), mem_total=host.memory_total(), docker_root_dir=config.data_root,
             http_proxy=_proxy("http_proxy"), https_proxy=_proxy("https_proxy"), no_proxy=_proxy("no_proxy"),
             name=socket.gethostname(), labels=config.labels, server_version=__version__,
-            runtimes={_RUNTIME: api.Runtime(path="sampan-runtime")}, default_runtime=_RUNTIME, init_binary=_RUNTIME,
+            runtimes=_runtimes(config), default_runtime=runtimes.resolve(config, ""), init_binary=runtimes.BUILT_IN,
             security_options=host.security_options(),
         )  # fmt: skip
 
@@ -105,6 +105,15 @@ class SystemRoutes:
         """Would ask the registry whether it takes the credentials."""
         given = await request.document(api.AuthRequest)
         raise Unsupported(f"checking credentials with {given.serveraddress or 'a registry'} is not supported")
+
+
+def _runtimes(config: Config) -> dict[str, api.Runtime]:
+    """Every name that a container may ask for."""
+    ours = api.Runtime(path="sampan-runtime")
+    return dict.fromkeys((runtimes.BUILT_IN, *runtimes.ALIASES), ours) | {
+        name: api.Runtime(path=each.path, runtime_args=each.runtime_args or msgspec.UNSET)
+        for name, each in config.runtimes.items()
+    }
 
 
 def _driver_status(data_root: str) -> tuple[tuple[str, str], ...]:

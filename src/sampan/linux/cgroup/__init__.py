@@ -1,6 +1,6 @@
 """Control groups, versions 1 and 2: two pure plans (`v1`, `v2`), one applier (`group`)."""
 
 from sampan.linux.cgroup.counters import BlockIOCount, Counters
-from sampan.linux.cgroup.group import Cgroup, hierarchies
+from sampan.linux.cgroup.group import Cgroup, group_of, hierarchies
 
-__all__ = ["BlockIOCount", "Cgroup", "Counters", "hierarchies"]
+__all__ = ["BlockIOCount", "Cgroup", "Counters", "group_of", "hierarchies"]

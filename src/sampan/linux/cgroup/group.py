@@ -310,6 +310,16 @@ class Cgroup:
         return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")), 0)
 
 
+def group_of(pid: int) -> Cgroup | None:
+    """The group that the process is in, on v1 by its memory controller; None if it is the root."""
+    wanted = [""] if hierarchies().unified else ["memory"]
+    for line in _read(f"/proc/{pid}/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers.split(",") == wanted:
+            return Cgroup(path) if path.strip("/") else None
+    return None
+
+
 def _wait(deadline: float, path: str) -> None:
     if time.monotonic() > deadline:
         raise TimeoutError(errno.ETIMEDOUT, "the processes of the cgroup do not react", path)
