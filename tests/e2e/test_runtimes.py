@@ -225,12 +225,16 @@ def test_an_interactive_terminal_is_resized(engine: Engine, runtime: str, how: s
     os.write(terminal.master, b"tty; id -u; echo $((6*7))\n")
     terminal.read_until(b"42\r\n")
     terminal.resize(33, 99)
-    os.kill(terminal.process.pid, signal.SIGWINCH)
-    time.sleep(0.5)
-    os.write(terminal.master, b"\nbusybox stty size; exit 5\n")
+    while b"33 99" not in terminal.seen:
+        # The docker command takes a while before it listens to the signal.
+        os.kill(terminal.process.pid, signal.SIGWINCH)
+        time.sleep(0.1)
+        os.write(terminal.master, b"busybox stty size; echo as''ked\n")
+        terminal.seen = terminal.seen.replace(b"asked", b"")
+        terminal.read_until(b"asked")
+    os.write(terminal.master, b"exit 5\n")
     assert terminal.end() == 5
     assert b"/dev/pts/0\r\n0\r\n" in terminal.seen
-    assert b"33 99" in terminal.seen
     engine.docker("rm", "-f", "tty")
 
 
