@@ -184,7 +184,9 @@ class CPU(OCIStruct, frozen=True, kw_only=True):
 
 
 class Pids(OCIStruct, frozen=True, kw_only=True):
-    limit: int = 0
+    """-1: unlimited; None leaves what is there."""
+
+    limit: int | None = None
 
 
 class WeightDevice(OCIStruct, frozen=True, kw_only=True):

@@ -23,7 +23,7 @@ from sampan.linux.cgroup import Cgroup, Counters
 from sampan.oci.runtime import Hooks, LinuxResources, Process, Seccomp, Spec
 from sampan.runtime import birth, group, hooks, identity, init, state, sync
 from sampan.runtime.hooks import Status
-from sampan.runtime.plan import Options, Plan, checked_process, plan
+from sampan.runtime.plan import Options, Plan, checked_process, plan, with_default_devices
 
 if TYPE_CHECKING:  # The command has none, and need not load it.
     from sampan.runtime.newborn import Newborn
@@ -99,7 +99,7 @@ class Container:
         self.master: int | None = None
         self.record = record
         self._state_root = state_root
-        self._cgroup = Cgroup(record.cgroup)
+        self._cgroup = Cgroup(record.cgroup, record.cgroup_places)
         self._sync: socket.socket | None = None
         self._configure(None)
 
@@ -143,10 +143,10 @@ class Container:
             what = plan(spec, container_id, bundle, options)
             directory = held.enter_context(state.reserved(state_root, container_id))
             undo.callback(state.remove, state_root, container_id)
-            cgroup = group.named(what.cgroup)
+            cgroup = group.named(what)
             record = state.Record(
-                id=container_id, bundle=bundle, rootfs=what.root, cgroup=what.cgroup, created=time.time_ns(),
-                unit=what.unit,
+                id=container_id, bundle=bundle, rootfs=what.root, cgroup=cgroup.path, cgroup_places=cgroup.places,
+                created=time.time_ns(), unit=what.unit,
             )  # fmt: skip
             # From here on a `delete --force` knows what to look for, whenever this process is killed.
             state.save(state_root, record)
@@ -160,15 +160,15 @@ class Container:
             if what.hooks is not None:
                 undo.callback(hooks.run_all, "poststop", what.hooks.poststop, what.subject.state("stopped", 0))
             with _opened(stdio) as streams:
-                if newborn is not None and newborn.order(what, streams, window):
+                if newborn is not None and newborn.order(group.placed(what, cgroup), streams, window):
                     # It mounts while this process makes the cgroup.
                     pid, pidfd, parent = newborn.pid, newborn.pidfd, newborn.connection
                     undo.callback(_end, pid, pidfd)
-                    group.make(cgroup, what.resources, undo, made=bool(what.unit))
+                    group.make(cgroup, what, undo)
                 else:
                     if newborn is not None:
                         newborn.dismiss()
-                    group.make(cgroup, what.resources, undo, made=bool(what.unit))
+                    what = group.make(cgroup, what, undo)
                     pid, pidfd, parent = _fork(what, cgroup, streams, window, listener)
                     undo.callback(parent.close)
                     undo.callback(os.close, pidfd)
@@ -180,7 +180,9 @@ class Container:
                     identity.set_oom_score(pid, what.process.oom_score_adj)
                     sync.send(parent, sync.MAPPED)
                 sync.send(parent, sync.GROUP + program)
-            record = msgspec.structs.replace(record, pid=pid, start_time=state.start_time(pid))
+            record = msgspec.structs.replace(
+                record, pid=pid, start_time=state.start_time(pid), cgroup_places=cgroup.places
+            )
             state.save(state_root, record)
             if what.hooks is not None and hooks.at_creation(what.hooks):
                 sync.expect(parent, sync.HOOKS)
@@ -327,10 +329,11 @@ class Container:
 
     def _clone_inside(self) -> tuple[int, int]:
         """A child in the container's pid namespace: a matter of birth, so the parent turns there for the moment."""
-        if not self._cgroup.unified:
+        born_in = self._cgroup.open()
+        if born_in is None:
             return self._born_inside(None)
         try:
-            return self._born_inside(self._cgroup.open())
+            return self._born_inside(born_in)
         except Internal as error:
             # A container that divided its group has no processes in the group itself any more, nor may have.
             if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.EBUSY:
@@ -349,7 +352,7 @@ class Container:
     def kill(self, signal: int, all: bool = False) -> None:  # noqa: A002 - the runtime specification's word
         """Send a signal to the first process, or to all. Raises NotFound when there is no process left."""
         try:
-            if all:
+            if all and not self._cgroup.missing:
                 self._cgroup.signal(signal)
                 return
             if self.pidfd < 0:
@@ -382,13 +385,16 @@ class Container:
         return self._cgroup.frozen()
 
     def update(self, resources: LinuxResources) -> None:
-        """Change the limits; what is not given stays. Raises InvalidArgument for what the kernel refuses."""
+        """Change the limits; what is not given stays. Raises InvalidArgument for what the kernel refuses; then the
+        limits are as before."""
+        if resources.devices:
+            resources = with_default_devices(resources)
         try:
             if self.record.unit:
                 from sampan.runtime import scope
 
                 scope.update(self.record.unit, resources)
-            self._cgroup.apply(resources)
+            self._cgroup.apply(resources, update=True)
         except (OSError, ValueError) as error:
             raise group.refused(error) from error
 
@@ -397,7 +403,9 @@ class Container:
         return self._cgroup.counters()
 
     def pids(self) -> list[int]:
-        """All processes, by their ids in this process's namespace."""
+        """All processes, by their ids in this process's namespace; without a cgroup the first is all that is known."""
+        if self._cgroup.missing:
+            return [self.pid] if self.alive else []
         return self._cgroup.pids()
 
     def oom_count(self) -> int:
@@ -470,7 +478,7 @@ def _fork(
 
 
 def _clone(what: Plan, group: Cgroup) -> tuple[int, int]:
-    born_in = group.open() if group.unified else None
+    born_in = group.open()
     try:
         return birth.clone(what.clone_flags, what.joins, born_in)
     finally:

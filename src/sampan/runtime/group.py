@@ -3,30 +3,52 @@
 from __future__ import annotations
 
 import contextlib
+import os
+
+import msgspec
 
 from sampan.errors import InvalidArgument, SampanError
 from sampan.linux.cgroup import Cgroup
-from sampan.oci.runtime import LinuxResources
 from sampan.runtime.plan import Plan
 
+_ALL_IDS = "4294967295"
 
-def named(path: str) -> Cgroup:
+
+def named(what: Plan) -> Cgroup:
     """Raises InvalidArgument for a path that can be no group's."""
     try:
-        return Cgroup(path)
-    except ValueError as error:
-        raise refused(error) from error
-
-
-def make(group: Cgroup, resources: LinuxResources, undo: contextlib.ExitStack, made: bool) -> None:
-    """Make it, unless it is `made` already, and limit it."""
-    try:
-        if not made:
-            group.create()
-        undo.callback(remove, group)
-        group.apply(resources)
+        return Cgroup(what.cgroup) if what.unit else Cgroup.named(what.cgroup, what.subject.id)
     except (OSError, ValueError) as error:
         raise refused(error) from error
+
+
+def make(group: Cgroup, what: Plan, undo: contextlib.ExitStack) -> Plan:
+    """Make it, unless systemd has, and limit it. The plan with the places that it has.
+
+    Without the right to make it, an ordinary user's container goes without, as long as nobody asked for its place or
+    for limits.
+    """
+    try:
+        if not what.unit:
+            group.create(lenient=what.options.rootless and not what.cgroup)
+        undo.callback(group.undo)
+        group.apply(what.resources, lenient=what.options.rootless)
+    except (OSError, ValueError) as error:
+        raise refused(error) from error
+    return placed(what, group)
+
+
+def placed(what: Plan, group: Cgroup) -> Plan:
+    """The plan, for the process that is to join the group."""
+    return msgspec.structs.replace(what, cgroup=group.path, cgroup_places=group.places)
+
+
+def ordinary() -> bool:
+    """Whether this process is an ordinary user's, in a user namespace or out of it."""
+    if os.geteuid() != 0:
+        return True
+    with open("/proc/self/uid_map", encoding="ascii") as maps:
+        return maps.read().split() != ["0", "0", _ALL_IDS]
 
 
 def start_scope(held: contextlib.ExitStack, what: Plan) -> None:
@@ -37,13 +59,6 @@ def start_scope(held: contextlib.ExitStack, what: Plan) -> None:
         held.enter_context(started(Scope(what.unit, what.slice, what.cgroup), what.resources))
     except (OSError, ValueError) as error:
         raise refused(error) from error
-
-
-def remove(group: Cgroup) -> None:
-    """With everybody in it, as far as that goes."""
-    with contextlib.suppress(OSError):
-        group.kill()
-        group.delete()
 
 
 def refused(error: Exception) -> SampanError:

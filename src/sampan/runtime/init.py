@@ -134,7 +134,7 @@ def run_exec(
 def _enter_group(plan: Plan, connection: socket.socket) -> bytes:
     """Wait for the cgroup and join it; returns the seccomp program."""
     program, _ = sync.expect(connection, sync.GROUP)
-    _join_cgroup(Cgroup(plan.cgroup), plan.new_cgroup_namespace)
+    _join_cgroup(Cgroup(plan.cgroup, plan.cgroup_places), plan.new_cgroup_namespace)
     return program
 
 

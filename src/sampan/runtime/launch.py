@@ -10,6 +10,7 @@ import msgspec
 
 from sampan.errors import CommandNotExecutable, CommandNotFound, Conflict, InvalidArgument, SampanError, Unsupported
 from sampan.oci.runtime import Capabilities, Process, Spec, User
+from sampan.runtime import group
 from sampan.runtime.container import Container, Stdio, decode_config, read_config
 from sampan.runtime.foreground import Foreground
 from sampan.runtime.identity import check_id
@@ -53,7 +54,8 @@ def _make(name: str, root: str, options: Words, given: Words) -> int:
         given.arguments[0], bundle, root, Stdio(0, 1, 2), spec=spec, content=content,
         options=Options(
             systemd=options.on("systemd-cgroup"), pivot=not given.on("no-pivot"),
-            keyring=not given.on("no-new-keyring"), preserved=preserved, detached=name == "create",
+            keyring=not given.on("no-new-keyring"), rootless=_rootless(options.text("rootless", "auto")),
+            preserved=preserved, detached=name == "create",
         ),
     )  # fmt: skip
     foreground = None if detached else Foreground(container.master, subreaper=not given.on("no-subreaper"))
@@ -74,6 +76,12 @@ def _make(name: str, root: str, options: Words, given: Words) -> int:
         if given.on("keep"):
             undo.pop_all()
     return status
+
+
+def _rootless(word: str) -> bool:
+    if word not in ("true", "false", "auto"):
+        raise InvalidArgument(f"--rootless: {word!r} is not true, false or auto")
+    return group.ordinary() if word == "auto" else word == "true"
 
 
 def _check_terminal(terminal: bool, detached: bool, console_socket: str) -> None:

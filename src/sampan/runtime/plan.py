@@ -49,14 +49,16 @@ DEVICE_LINKS = (
 class Options(msgspec.Struct, frozen=True):
     """How it is to be done, beside what config.json says.
 
-    `systemd`: the cgroup is a scope of systemd's, named by cgroupsPath as `slice:prefix:name`. `pivot`: change the root
-    by pivot_root(2), which a root in the boot's own RAM file system does not allow. `keyring`: a session keyring of its
-    own. `preserved`: how many descriptors from 3 on the program keeps. `detached`: another process will start it.
+    `systemd`: the cgroup is a scope of systemd's, named by cgroupsPath as `slice:prefix:name`. `rootless`: an ordinary
+    user's, who may have no cgroup. `pivot`: change the root by pivot_root(2), which a root in the boot's own RAM file
+    system does not allow. `keyring`: a session keyring of its own. `preserved`: how many descriptors from 3 on the
+    program keeps. `detached`: another process will start it.
     """
 
     systemd: bool = False
     pivot: bool = True
     keyring: bool = True
+    rootless: bool = False
     preserved: int = 0
     detached: bool = False
 
@@ -94,10 +96,13 @@ class Plan(msgspec.Struct, frozen=True):
     seccomp: Seccomp | None
     reaper: bool
     cgroup: str
+    """As it is configured; when it is known, the group's path."""
     unit: str
     """The scope of systemd's that the cgroup is, below `slice`; empty: we make it ourselves."""
     slice: str
     resources: LinuxResources
+    cgroup_places: dict[str, str] | None = None
+    """The group's paths by the trees' mount points, where they differ."""
 
 
 _PLAIN = Options()
@@ -170,7 +175,7 @@ def plan(spec: Spec, container_id: str, bundle: str, options: Options = _PLAIN) 
         cgroup=cgroup,
         unit=unit,
         slice=parent,
-        resources=_with_default_devices(resources),
+        resources=with_default_devices(resources),
     )
 
 
@@ -217,7 +222,7 @@ def _refuse(spec: Spec) -> None:
 def _cgroup(given: str, container_id: str, systemd: bool) -> tuple[str, str, str]:
     """The group's path; the scope and the slice if systemd makes it."""
     if not systemd:
-        return given or f"/{container_id}", "", ""
+        return given, "", ""
     from sampan.runtime.scope import scope
 
     wanted = scope(given, container_id)
@@ -265,8 +270,7 @@ def _devices(extra: tuple[Device, ...]) -> tuple[Device, ...]:
     return (*(each for each in DEFAULT_DEVICES if each.path not in asked), *extra)
 
 
-def _with_default_devices(resources: LinuxResources) -> LinuxResources:
-    """The devices that every container has may be used, whatever the list says (config-linux.md)."""
-    if not resources.devices:
-        return resources
+def with_default_devices(resources: LinuxResources) -> LinuxResources:
+    """The devices that every container has may be used, whatever the list says (config-linux.md), and no others that
+    it does not speak of, as with runc."""
     return msgspec.structs.replace(resources, devices=(*resources.devices, *_ALWAYS_ALLOWED))

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 
 from sampan.errors import Internal
 from sampan.linux import mount as m
-from sampan.linux.cgroup import hierarchies
+from sampan.linux.cgroup import Cgroup, hierarchies
 from sampan.linux.fs import (
     RESOLVE_IN_ROOT,
     RESOLVE_NO_SYMLINKS,
@@ -86,7 +86,7 @@ def _mount_all(root: int, plan: Plan, steps: Iterable[MountStep], trees: dict[Mo
             if step.bind:
                 _bind(root, step, trees.pop(step, None))
             else:
-                _mount(root, step, plan.new_cgroup_namespace, plan.cgroup)
+                _mount(root, step, plan)
 
 
 def _target(root: int, step: MountStep, source_is_directory: bool) -> int:
@@ -102,10 +102,11 @@ def _target(root: int, step: MountStep, source_is_directory: bool) -> int:
     return make_file(root, step.destination)
 
 
-def _mount(root: int, step: MountStep, own_cgroups: bool, cgroup: str) -> None:
+def _mount(root: int, step: MountStep, plan: Plan) -> None:
     with _closing(_target(root, step, True)) as target:
         if step.kind == "cgroup":
-            _mount_cgroups(root, target, step, own_cgroups, cgroup)
+            group = Cgroup(plan.cgroup, plan.cgroup_places)
+            _mount_cgroups(root, target, step, plan.new_cgroup_namespace, group)
             return
         m.mount(step.source or step.kind, of_descriptor(target), step.kind, step.flags, step.data)
     if step.propagation:
@@ -147,7 +148,7 @@ def _bind(root: int, step: MountStep, tree: int | None = None) -> None:
             m.move_mount(tree, target)
 
 
-def _mount_cgroups(root: int, target: int, step: MountStep, own: bool, path: str) -> None:
+def _mount_cgroups(root: int, target: int, step: MountStep, own: bool, group: Cgroup) -> None:
     """The cgroup file system as the container's own group is its root: v2 in one mount, v1 as a directory of trees."""
     trees = hierarchies()
     if trees.unified:
@@ -162,7 +163,7 @@ def _mount_cgroups(root: int, target: int, step: MountStep, own: bool, path: str
         mounted: set[str] = set()
         for controller, host in trees.roots.items():
             name = os.path.basename(host)
-            if name not in mounted:
+            if controller and name not in mounted:  # Not v2's beside v1's.
                 mounted.add(name)
                 os.mkdir(name, 0o755, dir_fd=inside)
                 with _closing(os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=inside)) as directory:
@@ -171,8 +172,8 @@ def _mount_cgroups(root: int, target: int, step: MountStep, own: bool, path: str
                         options = options.replace("name=systemd", "none,name=systemd")
                         m.mount("cgroup", of_descriptor(directory), "cgroup", step.flags, options)
                     else:
-                        _bind_directory(host + path, directory, step.flags)
-            if controller != name and not controller.startswith("name="):
+                        _bind_directory(group.shown(host), directory, step.flags)
+            if controller and controller != name and not controller.startswith("name="):
                 os.symlink(name, controller, dir_fd=inside)
         if step.flags & m.MS_RDONLY:
             m.mount_setattr(inside, attributes=m.MOUNT_ATTR_RDONLY)

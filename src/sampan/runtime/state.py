@@ -26,12 +26,13 @@ START = "start"
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """`start_time`: the process's, in clock ticks since the boot (/proc/PID/stat): a pid alone may be another's by now.
-    `created`: nanoseconds since the epoch. `unit`: systemd's, where it made the cgroup. With a pid of 0 the creation
-    has not come so far, or was killed."""
+    `created`: nanoseconds since the epoch. `cgroup_places`: by mount point, where the cgroup's paths differ. `unit`:
+    systemd's, where it made the cgroup. With a pid of 0 the creation has not come so far, or was killed."""
 
     id: str
     bundle: str
     cgroup: str
+    cgroup_places: dict[str, str] | None = None
     rootfs: str
     created: int
     pid: int = 0

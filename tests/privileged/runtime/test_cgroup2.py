@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import pytest
 
 from sampan.linux import bpf, namespaces
-from sampan.linux.cgroup import Cgroup, v2
+from sampan.linux.cgroup import Cgroup, devices
 from sampan.oci.runtime import CPU, DeviceCgroup, LinuxResources, Memory, Pids
 
 pytestmark = pytest.mark.requires("root", "cgroup2")
@@ -41,9 +41,15 @@ def group() -> Iterator[Cgroup]:
     assert not base.exists()
 
 
+def opened(group: Cgroup) -> int:
+    descriptor = group.open()
+    assert descriptor is not None
+    return descriptor
+
+
 def child(group: Cgroup) -> tuple[int, int]:
     """A process that sleeps, born in the group, and its pidfd."""
-    descriptor = group.open()
+    descriptor = opened(group)
     try:
         pid, pidfd = namespaces.clone(0, descriptor)
     finally:
@@ -56,7 +62,7 @@ def child(group: Cgroup) -> tuple[int, int]:
 
 def opens(group: Cgroup, path: str, flags: int) -> bool:
     """Whether a process born in the group may open the device."""
-    descriptor = group.open()
+    descriptor = opened(group)
     try:
         pid, pidfd = namespaces.clone(0, descriptor)
     finally:
@@ -87,7 +93,7 @@ def test_limits_arrive_and_change(group: Cgroup) -> None:
             cpu=CPU(shares=1024, quota=50000, period=100000, cpus="0"),
         )
     )  # fmt: skip
-    expected = {"memory.max": 64 << 20, "memory.low": 32 << 20, "pids.max": 20, "cpu.weight": 39, "cpuset.cpus": 0}
+    expected = {"memory.max": 64 << 20, "memory.low": 32 << 20, "pids.max": 20, "cpu.weight": 100, "cpuset.cpus": 0}
     assert {file: int(text(group, file)) for file in expected} == expected
     assert text(group, "cpu.max") == "50000 100000"
     group.apply(LinuxResources(memory=Memory(limit=0), pids=Pids(limit=-1)))
@@ -153,9 +159,9 @@ def test_new_device_rules_replace_the_old(group: Cgroup) -> None:
         group.apply(LinuxResources(devices=bpf_rules))
         assert opens(group, "/dev/zero", os.O_RDWR)
         assert not opens(group, "/dev/full", os.O_RDWR)
-    descriptor = group.open()
+    descriptor = opened(group)
     assert len(bpf.attached(descriptor)) == 1
-    bpf.attach_device_program(descriptor, v2.device_program((DeviceCgroup(allow=True, access="rwm"),)))
+    bpf.attach_device_program(descriptor, devices.program((DeviceCgroup(allow=True, access="rwm"),)))
     os.close(descriptor)
     assert opens(group, "/dev/full", os.O_RDWR)
 
@@ -176,7 +182,7 @@ def test_freezing_and_killing(group: Cgroup) -> None:
 
 def test_a_process_that_wants_too_much_memory_is_counted(group: Cgroup) -> None:
     group.apply(LinuxResources(memory=Memory(limit=24 << 20, swap=24 << 20)))
-    descriptor = group.open()
+    descriptor = opened(group)
     pid, pidfd = namespaces.clone(0, descriptor)
     if pid == 0:
         hog = bytearray(96 << 20)

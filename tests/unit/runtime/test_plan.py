@@ -7,17 +7,11 @@ import pytest
 
 from sampan.errors import InvalidArgument, Unsupported
 from sampan.linux import mount as m
-from sampan.linux.cgroup import v1, v2
 from sampan.linux.namespaces import CLONE_NEWNS, CLONE_NEWPID
 from sampan.oci.runtime import (
-    CPU,
-    DeviceCgroup,
     Linux,
-    LinuxResources,
-    Memory,
     Mount,
     Namespace,
-    Pids,
     Process,
     Root,
     Spec,
@@ -36,7 +30,7 @@ def test_namespaces_are_made_or_joined() -> None:
     assert made.clone_flags == CLONE_NEWNS | CLONE_NEWPID
     assert made.joins == (("network", "/n"),)
     assert made.root == "/bundle/rootfs"
-    assert made.cgroup == "/id"
+    assert made.cgroup == ""
     assert [device.path for device in made.devices] == [
         "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty",
     ]  # fmt: skip
@@ -74,19 +68,3 @@ def test_mount_options_are_sorted() -> None:
     )  # fmt: skip
     tmpfs = mount_step(Mount(destination="t", type="tmpfs", options=("nosuid", "size=1m", "mode=755")), "/b")
     assert (tmpfs.destination, tmpfs.flags, tmpfs.data) == ("/t", m.MS_NOSUID, "size=1m,mode=755")
-
-
-def test_one_set_of_limits_for_both_cgroups() -> None:
-    limits = LinuxResources(
-        memory=Memory(limit=100, swap=300), cpu=CPU(shares=1024, quota=50000, period=100000), pids=Pids(limit=7),
-        devices=(DeviceCgroup(allow=False), DeviceCgroup(allow=True, type="c", major=1, minor=3, access="rw")),
-    )  # fmt: skip
-    first = {write.file: write.value for write in v1.writes(limits)}
-    assert first["memory.limit_in_bytes"] == "100"
-    assert first["memory.memsw.limit_in_bytes"] == "300"
-    assert first["devices.allow"] == "c 1:3 rw"
-    assert first["devices.deny"] == "a"
-    second = {write.file: write.value for write in v2.writes(limits)}
-    assert second == {
-        "memory.swap.max": "200", "memory.max": "100", "cpu.weight": "39", "cpu.max": "50000 100000", "pids.max": "7",
-    }  # fmt: skip

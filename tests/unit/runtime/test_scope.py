@@ -42,7 +42,7 @@ def test_limits_as_properties() -> None:
         memory=Memory(limit=1 << 20, swap=-1), pids=Pids(limit=5), cpu=CPU(shares=1024, quota=25000, period=50000)
     )
     assert properties(limits) == [
-        ("MemorySwapMax", "t", (1 << 64) - 1), ("MemoryMax", "t", 1 << 20), ("CPUWeight", "t", 39),
+        ("MemorySwapMax", "t", (1 << 64) - 1), ("MemoryMax", "t", 1 << 20), ("CPUWeight", "t", 100),
         ("CPUQuotaPerSecUSec", "t", 500_000), ("CPUQuotaPeriodUSec", "t", 50_000), ("TasksMax", "t", 5),
     ]  # fmt: skip
 

@@ -1,7 +1,8 @@
 """A control group in whichever hierarchies this machine has: made, limited, counted, frozen, killed and removed.
 
 Cgroup v1 has a tree for each controller (or for a pair, as cpu and cpuacct), v2 one tree for all. `hierarchies` finds
-what is mounted, and everything else walks over its result: one tree or ten.
+what is mounted, and everything else walks over the places that the group has there: in one tree, in ten, or in none,
+where an ordinary user may make no group and nothing is to be limited.
 """
 
 from __future__ import annotations
@@ -11,189 +12,220 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Iterable
-from functools import cache
-
-import msgspec
+from collections.abc import Iterable, Mapping
 
 from sampan.linux import bpf
-from sampan.linux.cgroup import counters_v1, counters_v2, v1, v2
+from sampan.linux.cgroup import counters_v1, counters_v2, devices, members
 from sampan.linux.cgroup.counters import Counters
-from sampan.linux.cgroup.write import Write
+from sampan.linux.cgroup.files import is_permission, read, write
+from sampan.linux.cgroup.hierarchies import groups_of, hierarchies
+from sampan.linux.cgroup.limits import apply
 from sampan.oci.runtime import LinuxResources
 
 _KILL_TIMEOUT = 10.0
-
-
-class Hierarchies(msgspec.Struct, frozen=True):
-    """`roots`: where each controller's tree is mounted; on v2 the one entry "" is the tree of all."""
-
-    unified: bool
-    roots: dict[str, str]
-
-    def root(self, controller: str) -> str | None:
-        """The tree that has the controller; None if it is not mounted. cpuacct goes with cpu on v1 by its own entry."""
-        return self.roots.get("" if self.unified else controller)
-
-
-@cache
-def hierarchies() -> Hierarchies:
-    """What is mounted, by /proc/self/mountinfo. Read once: a spawner's children inherit the answer."""
-    roots: dict[str, str] = {}
-    unified = ""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
-        for line in table:
-            fields, _, rest = line.rstrip("\n").partition(" - ")
-            kind, _, options = rest.split(" ", 2)
-            point = fields.split(" ")[4]
-            if kind == "cgroup":
-                for option in options.split(","):
-                    if option not in ("rw", "ro", "noprefix", "xattr", "clone_children"):
-                        roots.setdefault(option, point)
-            elif kind == "cgroup2":
-                unified = unified or point
-    controllers = {each for each in roots if not each.startswith(("name=", "release_agent="))}
-    if controllers or not unified:
-        return Hierarchies(False, {each: point for each, point in roots.items() if not each.startswith("release_")})
-    return Hierarchies(True, {"": unified})
-
-
-def _read(path: str) -> str:
-    with open(path, encoding="ascii", errors="replace") as file:
-        return file.read()
-
-
-def _write(path: str, value: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, value.encode())
-    except OSError as error:
-        error.filename = path
-        error.add_note(f"writing {value!r}")
-        raise
-    finally:
-        os.close(descriptor)
+_DELETE_TIMEOUT = 2.0
+_ALL_SIGNALLED = 1.0
+"""Seconds that a group has to stop, so that no process escapes a signal by forking."""
 
 
 class Cgroup:
-    """The group at `path` (absolute, below the roots of the hierarchies)."""
+    """The group at `path` (absolute, below the roots of the hierarchies), or one whose place differs from tree to tree.
 
-    def __init__(self, path: str) -> None:
-        """ValueError for a path that is the root itself or leads out of it."""
-        parts = [part for part in path.split("/") if part not in ("", ".")]
-        if not parts or ".." in parts:
-            raise ValueError(f"invalid cgroup path {path!r}")
-        self.path = "/" + "/".join(parts)
+    `places`: the group by the tree's mount point; without it, `path` in all of them. Empty: there is no group.
+    """
+
+    def __init__(self, path: str, places: Mapping[str, str] | None = None) -> None:
+        """ValueError for a path that is the root itself."""
+        self.path = _cleaned(path)
         self._trees = hierarchies()
+        same = dict.fromkeys(self._trees.roots.values(), self.path)
+        self._places = same if places is None else dict(places)
+        self._made: list[str] = []
+
+    @classmethod
+    def named(cls, cgroups_path: str, container_id: str) -> Cgroup:
+        """From config.json's cgroupsPath: absolute, or relative to this process's own group; "" is the container's id.
+
+        With v2 relative to the group above that: this process's own has processes, and so no limited groups below it.
+        The places are runc's. Raises ValueError.
+        """
+        if cgroups_path.startswith("/"):
+            return cls(cgroups_path)
+        trees = hierarchies()
+        path = _cleaned(cgroups_path or container_id)
+        places = {
+            root: _cleaned((os.path.dirname(own) if trees.unified else own) + path)
+            for root, own in groups_of(trees).items()
+        }
+        if len(set(places.values())) == 1:
+            return cls(next(iter(places.values())))
+        return cls(path, places)
+
+    @property
+    def places(self) -> dict[str, str] | None:
+        """To find the group again by; None: `path` says it all."""
+        same = dict.fromkeys(self._trees.roots.values(), self.path)
+        return None if self._places == same else dict(self._places)
+
+    @property
+    def missing(self) -> bool:
+        """There is no group, in any tree, and can't be one."""
+        return not self._places
 
     @property
     def directories(self) -> list[str]:
-        """One on v2; on v1 one for each tree, each once."""
-        return list(dict.fromkeys(root + self.path for root in self._trees.roots.values()))
+        """One on v2; on v1 one for each tree."""
+        return [root + path for root, path in self._places.items()]
 
     @property
     def unified(self) -> bool:
         return self._trees.unified
 
     def directory(self, controller: str) -> str | None:
+        """None if the tree is not mounted, or has no place for this group."""
         root = self._trees.root(controller)
-        return None if root is None else root + self.path
+        return root + self._places[root] if root in self._places else None
 
-    def create(self) -> None:
-        """Make the directories, those above them too; FileExistsError when the group is there and has processes.
+    # --- Birth ------------------------------------------------------------------------------------
 
-        When one can't be made, those that were are removed again.
+    def create(self, *, lenient: bool = False) -> None:
+        """Make the directories, those above them too. FileExistsError when the group is there and has processes.
+
+        `lenient`: where this process lacks the permission, the group has no place in that tree. When one can't be made
+        otherwise, those that were are removed again.
         """
-        with contextlib.ExitStack() as undo:
-            for directory in self.directories:
-                if self._make(directory):
-                    undo.callback(os.rmdir, directory)
-            undo.pop_all()
-
-    def _make(self, directory: str) -> bool:
-        """False if it was there already."""
         try:
-            os.mkdir(directory, 0o755)
-        except FileExistsError:
-            if _read(f"{directory}/cgroup.procs").strip():
-                raise FileExistsError(errno.EEXIST, "cgroup is not empty", directory) from None
-            return False
-        except FileNotFoundError:
-            self._make_parents(directory)
-            os.mkdir(directory, 0o755)
+            for root, path in list(self._places.items()):
+                try:
+                    self._make(root, path)
+                except OSError as error:
+                    if not (lenient and is_permission(error)):
+                        raise
+                    del self._places[root]
+            if self.frozen():  # With one above; whoever joins it would hang.
+                raise OSError(errno.EBUSY, "cgroup is frozen", self.directory("freezer"))
+        except BaseException:
+            self._unmake()
+            raise
+
+    def _make(self, root: str, path: str) -> None:
+        directory = root + path
+        if not self._mkdir(root, path) and (pids := members.processes(directory)):
+            raise FileExistsError(errno.EEXIST, f"cgroup is not empty: processes in it: {_some(pids)}", directory)
         if self.unified:
-            self._take_controllers(directory)
-        elif os.path.exists(f"{directory}/cpuset.cpus"):
-            _inherit_cpuset(directory)
-        return True
+            self._take_controllers(root, path)
 
-    def _take_controllers(self, directory: str) -> None:
-        """Groups above that were there already may not have passed on what the root has."""
-        root = directory[: -len(self.path)]
-        if _read(f"{directory}/cgroup.controllers").split() != _read(f"{root}/cgroup.controllers").split():
-            self._make_parents(directory)
+    def _mkdir(self, root: str, path: str) -> bool:
+        """False if it was there already."""
+        for _ in range(_RETRIES):
+            try:
+                os.mkdir(root + path, 0o755)
+            except FileExistsError:
+                return False
+            except FileNotFoundError:
+                # Again where somebody removes the one above at this moment, because it has become empty.
+                self._make_above(root, path)
+            else:
+                self._made.append(root + path)
+                return True
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), root + path)
 
-    def _make_parents(self, directory: str) -> None:
-        root = directory[: -len(self.path)]
+    def _make_above(self, root: str, path: str) -> None:
         at = root
-        for part in self.path.split("/")[1:-1]:
+        for part in path.split("/")[1:-1]:
             if self.unified:
                 _delegate(at)
             at += "/" + part
             with contextlib.suppress(FileExistsError):
                 os.mkdir(at, 0o755)
-            if not self.unified and os.path.exists(f"{at}/cpuset.cpus"):
-                _inherit_cpuset(at)
+                self._made.append(at)
         if self.unified:
             _delegate(at)
 
-    def apply(self, resources: LinuxResources) -> None:
-        """Write the limits. OSError names the file and the value that was refused."""
-        plan = v2.writes(resources) if self.unified else v1.writes(resources)
-        again: list[Write] = []
-        for write in plan:
+    def _take_controllers(self, root: str, path: str) -> None:
+        """Groups above that were there already may not have passed on what the root has."""
+        directory = root + path
+        if read(f"{directory}/cgroup.controllers").split() != read(f"{root}/cgroup.controllers").split():
+            at = root
+            for part in path.split("/")[1:-1]:
+                _delegate(at)
+                at += "/" + part
+            _delegate(at)
+        if "invalid" in read(f"{directory}/cgroup.type"):
+            raise OSError(errno.EOPNOTSUPP, "a cgroup above is threaded", directory)
+
+    def _unmake(self) -> None:
+        while self._made:
+            with contextlib.suppress(OSError):
+                os.rmdir(self._made.pop())
+
+    def undo(self) -> None:
+        """Take back what `create` made, with the processes that are in it by now. Raises nothing."""
+        with contextlib.suppress(OSError):
+            self.kill()
+            self.delete()
+        self._unmake()
+
+    def apply(self, resources: LinuxResources, *, lenient: bool = False, update: bool = False) -> None:
+        """Write the limits. OSError names the file and the value that was refused, ValueError what this version lacks.
+
+        `lenient`: device rules may fail for want of permission. `update`: when a limit is refused, those that were
+        written before it get their old values back.
+        """
+        apply(self, resources, update=update)
+        if resources.devices and not (lenient and self.missing):
             try:
-                self._apply(write)
+                self._apply_devices(resources)
             except OSError as error:
-                if not write.retry or error.errno not in (errno.EINVAL, errno.EBUSY):
+                if not (lenient and is_permission(error)):
                     raise
-                again.append(write)
-        for write in again:
-            self._apply(write)
-        if self.unified and resources.devices:
-            group = self.open()
-            try:
-                bpf.attach_device_program(group, v2.device_program(resources.devices))
-            finally:
-                os.close(group)
 
-    def _apply(self, write: Write) -> None:
-        directory = self.directory(write.controller)
+    def _apply_devices(self, resources: LinuxResources) -> None:
+        directory = self.directory("devices")
         if directory is None:
-            if write.optional:
-                return
-            raise FileNotFoundError(errno.ENOENT, f"the {write.controller} cgroup controller is not mounted")
+            raise self.no_place("devices")
+        if not self.unified:
+            for each in devices.writes(resources.devices, read(f"{directory}/devices.list")):
+                write(f"{directory}/{each.file}", each.value)
+            return
+        program = devices.program(resources.devices)
+        group = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            _write(f"{directory}/{write.file}", write.value)
-        except (FileNotFoundError, PermissionError):
-            # A file that is missing in a cgroup cannot be created: the kernel says EACCES or ENOENT.
-            if write.optional:
-                return
-            if self.unified and write.controller not in _read(f"{directory}/cgroup.controllers").split():
-                # A group above has processes of its own, and so may not pass the controller on.
-                raise FileNotFoundError(
-                    errno.ENOENT, f"the {write.controller} controller is not available to the group", directory
-                ) from None
+            bpf.attach_device_program(group, program)
+        except OSError as error:
+            error.filename = error.filename or directory
+            error.add_note("device rules")
             raise
+        finally:
+            os.close(group)
 
-    def open(self) -> int:
-        """A descriptor of the v2 directory, to be born in (CLONE_INTO_CGROUP)."""
+    def no_place(self, controller: str) -> OSError:
+        """Why the group can't be limited by the controller."""
+        if self._trees.root(controller) is None:
+            return FileNotFoundError(errno.ENOENT, f"the {controller} cgroup controller is not mounted")
+        return PermissionError(
+            errno.EACCES, f"cannot set a {controller} limit: the cgroup could not be made", self.path
+        )
+
+    # --- Membership -------------------------------------------------------------------------------
+
+    def open(self) -> int | None:
+        """A descriptor of the v2 directory, to be born in (CLONE_INTO_CGROUP); None where that is not possible."""
+        if not self.unified or self.missing:
+            return None
         return os.open(self.directories[0], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def shown(self, root: str) -> str:
+        """The directory that the container is shown of the tree mounted at `root`: where it has no place of its own
+        there, that of this process's."""
+        if root in self._places:
+            return root + self._places[root]
+        return root + groups_of(self._trees)[root]
 
     def open_beside(self, pid: int) -> int:
         """As `open`, of the group below this one that the process is in: a container that divides its group among
         groups of its own has no process in it, and the kernel lets none in."""
-        inside = _read(f"/proc/{pid}/cgroup").rpartition("0::")[2].strip()
+        inside = read(f"/proc/{pid}/cgroup").rpartition("0::")[2].strip()
         if not (inside + "/").startswith(self.path + "/"):
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), self.directories[0])
         return os.open(self._trees.roots[""] + inside, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -201,7 +233,7 @@ class Cgroup:
     def add(self, pid: int) -> None:
         """Move the process into the group, in every tree."""
         for directory in self.directories:
-            _write(f"{directory}/cgroup.procs", str(pid))
+            write(f"{directory}/cgroup.procs", str(pid))
 
     def join(self) -> None:
         """Move this process, which has one thread, into the group: v1. (With v2 it is born there.)
@@ -209,94 +241,123 @@ class Cgroup:
         By `tasks` and 0, as the kernel then takes no lock that waits for every processor: moving another process, or
         all threads of one, costs some ten milliseconds where that lock has not been taken for a while.
         """
-        for directory in self.directories:
-            _write(f"{directory}/tasks", "0")
+        unified = self._trees.roots.get("")
+        for root, path in self._places.items():
+            write(f"{root}{path}/{'cgroup.procs' if root == unified else 'tasks'}", "0")
 
     def exists(self) -> bool:
         return any(os.path.isdir(directory) for directory in self.directories)
 
     def pids(self) -> list[int]:
         """The processes in the group and in those below it, by their ids in this process's namespace."""
-        directory = self.directories[0] if self.unified else (self.directory("devices") or self.directories[0])
-        found: set[int] = set()
-        for at, _, files in os.walk(directory):
-            if "cgroup.procs" in files:
-                with contextlib.suppress(OSError):
-                    found.update(int(each) for each in _read(f"{at}/cgroup.procs").split())
-        return sorted(found)
+        directory = self._guarding()
+        return sorted(members.processes(directory)) if directory is not None else []
+
+    def _guarding(self) -> str | None:
+        """Where to look for the processes: no tree of v1 has others than the rest."""
+        if self.missing:
+            return None
+        return self.directory("devices") or self.directories[0]
+
+    # --- Freezing ---------------------------------------------------------------------------------
 
     def freeze(self, frozen: bool, timeout: float = 10.0) -> None:
-        """Stop or go on; returns when the kernel has done it. TimeoutError after `timeout` seconds."""
-        deadline = time.monotonic() + timeout
-        if self.unified:
-            path = self.directories[0]
-            _write(f"{path}/cgroup.freeze", "1" if frozen else "0")
-            wanted = f"frozen {int(frozen)}"
-            while wanted not in _read(f"{path}/cgroup.events"):
-                _wait(deadline, path)
-            return
+        """Stop or go on; returns when the kernel has done it. TimeoutError after `timeout` seconds, and then what could
+        not be stopped altogether goes on."""
         directory = self.directory("freezer")
         if directory is None:
-            raise OSError(errno.EOPNOTSUPP, "the freezer cgroup controller is not mounted")
-        state = "FROZEN" if frozen else "THAWED"
-        _write(f"{directory}/freezer.state", state)
-        while _read(f"{directory}/freezer.state").strip() != state:
-            _wait(deadline, directory)
-            # A process that was being born may have slipped through: said again, the kernel looks again.
-            _write(f"{directory}/freezer.state", state)
+            number = errno.EOPNOTSUPP
+            raise OSError(number, "the container has no cgroup" if self.missing else "the freezer is not mounted")
+        try:
+            (_freeze_v2 if self.unified else _freeze_v1)(directory, frozen, time.monotonic() + timeout)
+        except TimeoutError:
+            if frozen:
+                with contextlib.suppress(OSError):
+                    _set_frozen(directory, False, unified=self.unified)
+            raise
 
     def frozen(self) -> bool:
+        directory = self.directory("freezer")
+        return directory is not None and self._is_frozen(directory)
+
+    def _is_frozen(self, directory: str) -> bool:
         try:
             if self.unified:
-                return "frozen 1" in _read(f"{self.directories[0]}/cgroup.events")
-            directory = self.directory("freezer")
-            return directory is not None and _read(f"{directory}/freezer.state").strip() != "THAWED"
+                return "frozen 1" in read(f"{directory}/cgroup.events")
+            return read(f"{directory}/freezer.state").strip() != "THAWED"
         except OSError:
             return False
 
+    # --- Death ------------------------------------------------------------------------------------
+
     def signal(self, number: int) -> None:
-        """Send a signal to every process in the group; SIGKILL reaches those that are being born too."""
-        if number == signal.SIGKILL and self.unified:
-            with contextlib.suppress(FileNotFoundError):
-                _write(f"{self.directories[0]}/cgroup.kill", "1")
-                return
-        for pid in self.pids():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+        """Send a signal to every process in the group, those that are being born too."""
+        if number == signal.SIGKILL and self._kill_at_once():
+            return
+        pids = self.pids()
+        # This process would stop itself, if it were in the group.
+        stop = not self.frozen() and os.getpid() not in pids
+        try:
+            if stop:
+                with contextlib.suppress(OSError):
+                    self.freeze(True, _ALL_SIGNALLED)
+                    pids = self.pids()
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+        finally:
+            if stop or number == signal.SIGKILL:  # v1's frozen processes die only when they are thawed.
+                with contextlib.suppress(OSError):
+                    self.freeze(False)
+
+    def _kill_at_once(self) -> bool:
+        """By v2's cgroup.kill (Linux 5.14), which nobody escapes. False where there is none."""
+        root = self._trees.roots.get("")
+        if root is None or root not in self._places:
+            return False
+        try:
+            write(f"{root}{self._places[root]}/cgroup.kill", "1")
+        except OSError as error:
+            return error.errno == errno.ENODEV
+        return True
 
     def kill(self) -> None:
         """SIGKILL until nobody is left. TimeoutError when a process will not die (it hangs in the kernel)."""
         deadline = time.monotonic() + _KILL_TIMEOUT
-        while self.pids():
-            if self.frozen():
-                self.freeze(False)
+        while pids := self.pids():
             self.signal(signal.SIGKILL)
-            _wait(deadline, self.path)
+            if time.monotonic() > deadline:
+                raise TimeoutError(errno.ETIMEDOUT, f"processes that do not die: {_some(pids)}", self.path)
+            time.sleep(0.001)
 
     def delete(self) -> None:
-        """Remove the directories, with those below. Idempotent. The group has no live process any more."""
-        deadline = time.monotonic() + 2.0
+        """Remove the directories, with those below. Idempotent. The group has no live process any more; OSError (EBUSY)
+        with those that are in it, if it has."""
+        deadline = time.monotonic() + _DELETE_TIMEOUT
+        busy: OSError | None = None
         for directory in self.directories:
             while True:
                 try:
-                    os.rmdir(directory)
-                except FileNotFoundError:
-                    break
+                    members.remove(directory)
                 except OSError as error:
-                    if error.errno != errno.EBUSY or time.monotonic() > deadline:
-                        raise
-                    for at, _, _ in os.walk(directory, topdown=False):
-                        with contextlib.suppress(OSError):
-                            os.rmdir(at)
-                    time.sleep(0.001)  # The last process's exit is on its way.
-                else:
-                    break
+                    if error.errno == errno.EBUSY and time.monotonic() < deadline:
+                        time.sleep(0.001)  # The last process's exit is on its way.
+                        continue
+                    busy = OSError(error.errno, f"{error.strerror}{_inside(directory)}", directory)
+                break
+        if busy is not None:
+            raise busy
+
+    # --- Counting ---------------------------------------------------------------------------------
 
     def counters(self) -> Counters:
         """The counters now; those whose controller is missing are 0."""
+        if self.missing:
+            return Counters(unified=self.unified, memory_stat={})
         if self.unified:
             return counters_v2.read(self.directories[0])
-        return counters_v1.read({name: root + self.path for name, root in self._trees.roots.items()})
+        roots = self._trees.roots.items()
+        return counters_v1.read({name: root + self._places[root] for name, root in roots if root in self._places})
 
     def oom_kills(self) -> int:
         """How many processes the kernel has killed for want of memory."""
@@ -304,43 +365,79 @@ class Cgroup:
         if directory is None:
             return 0
         try:
-            text = _read(f"{directory}/{'memory.events' if self.unified else 'memory.oom_control'}")
+            text = read(f"{directory}/{'memory.events' if self.unified else 'memory.oom_control'}")
         except OSError:
             return 0
         return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")), 0)
 
 
 def group_of(pid: int) -> Cgroup | None:
-    """The group that the process is in, on v1 by its memory controller; None if it is the root."""
-    wanted = [""] if hierarchies().unified else ["memory"]
-    for line in _read(f"/proc/{pid}/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers.split(",") == wanted:
-            return Cgroup(path) if path.strip("/") else None
-    return None
+    """The group that the process is in; None if it is the root. It has no place in a tree where it is the root."""
+    places = {root: path for root, path in groups_of(hierarchies(), pid).items() if path != "/"}
+    return Cgroup(next(iter(places.values())), places) if places else None
+
+
+def _cleaned(path: str) -> str:
+    """Absolute, and nowhere up. ValueError for the root."""
+    cleaned = os.path.normpath("/" + path.lstrip("/"))
+    if cleaned == "/":
+        raise ValueError(f"invalid cgroup path {path!r}")
+    return cleaned
+
+
+def _some(pids: Iterable[int]) -> str:
+    first, *more = sorted(pids)
+    return f"{first} and {len(more)} more" if more else str(first)
+
+
+def _inside(directory: str) -> str:
+    pids = members.processes(directory)
+    return f": processes in it: {_some(pids)}" if pids else ""
+
+
+def _delegate(directory: str) -> None:
+    """Let the groups below have every controller that this one has. v2."""
+    enabled = set(read(f"{directory}/cgroup.subtree_control").split())
+    for controller in read(f"{directory}/cgroup.controllers").split():
+        # One by one: cpu is refused where real-time processes run, and must not take the others along.
+        if controller not in enabled:
+            with contextlib.suppress(OSError):
+                write(f"{directory}/cgroup.subtree_control", f"+{controller}")
+
+
+def _set_frozen(directory: str, frozen: bool, *, unified: bool) -> None:
+    if unified:
+        write(f"{directory}/cgroup.freeze", "1" if frozen else "0")
+    else:
+        write(f"{directory}/freezer.state", "FROZEN" if frozen else "THAWED")
+
+
+def _freeze_v2(directory: str, frozen: bool, deadline: float) -> None:
+    _set_frozen(directory, frozen, unified=True)
+    wanted = f"frozen {int(frozen)}"
+    while wanted not in read(f"{directory}/cgroup.events"):
+        _wait(deadline, directory)
+
+
+_RETRIES = 50
+
+
+def _freeze_v1(directory: str, frozen: bool, deadline: float) -> None:
+    state = "FROZEN" if frozen else "THAWED"
+    tries = 0
+    _set_frozen(directory, frozen, unified=False)
+    while read(f"{directory}/freezer.state").strip() != state:
+        _wait(deadline, directory)
+        tries += 1
+        if frozen and tries % _RETRIES == 0:
+            # Where processes go on being born, stopping them anew gets further than waiting.
+            _set_frozen(directory, False, unified=False)
+            time.sleep(0.01)
+        # A process that was being born may have slipped through: said again, the kernel looks again.
+        _set_frozen(directory, frozen, unified=False)
 
 
 def _wait(deadline: float, path: str) -> None:
     if time.monotonic() > deadline:
         raise TimeoutError(errno.ETIMEDOUT, "the processes of the cgroup do not react", path)
     time.sleep(0.001)
-
-
-def _inherit_cpuset(directory: str) -> None:
-    """A cpuset of v1 is born empty, and takes no process before it has CPUs and memory nodes."""
-    for file in ("cpuset.cpus", "cpuset.mems"):
-        if not _read(f"{directory}/{file}").strip():
-            _write(f"{directory}/{file}", _read(f"{os.path.dirname(directory)}/{file}").strip())
-
-
-def _delegate(directory: str) -> None:
-    """Let the groups below have every controller that this one has. v2."""
-    enabled = set(_read(f"{directory}/cgroup.subtree_control").split())
-    for controller in _missing(_read(f"{directory}/cgroup.controllers").split(), enabled):
-        # One by one: cpu is refused where real-time processes run, and must not take the others along.
-        with contextlib.suppress(OSError):
-            _write(f"{directory}/cgroup.subtree_control", f"+{controller}")
-
-
-def _missing(wanted: Iterable[str], present: set[str]) -> list[str]:
-    return [each for each in wanted if each not in present]

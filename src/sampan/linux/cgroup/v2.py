@@ -1,71 +1,116 @@
-"""From resources to the files of cgroup v2, and to a program that guards devices. Pure.
+"""From resources to the files of cgroup v2. Pure. Documentation/admin-guide/cgroup-v2.rst
 
-Documentation/admin-guide/cgroup-v2.rst; the conversions from v1's numbers are runc's and crun's, so that one
-config.json means the same everywhere.
+The conversions from v1's numbers are runc's and crun's, so that one config.json means the same everywhere. Values of 0
+are "not set", as for them, except where 0 says something. Device rules are in `devices`.
 """
 
 from __future__ import annotations
 
-import struct
+import math
 
-from sampan.linux.cgroup.write import Write
-from sampan.oci.runtime import CPU, BlockIO, DeviceCgroup, LinuxResources, Memory
+from sampan.linux.cgroup.v1 import rdma_writes, swappiness
+from sampan.linux.cgroup.write import Write, page_size, pids_limit
+from sampan.oci.runtime import CPU, BlockIO, LinuxResources, Memory
+
+_PERIOD = 100_000
+"""Microseconds: the kernel's own."""
+_SHARES = range(2, (1 << 18) + 1)
 
 
 def writes(resources: LinuxResources) -> list[Write]:
-    """What to write; devices are not here but in `device_program`."""
+    """What to write; files are relative to the group's directory. Raises ValueError for what v2 does not have."""
     result: list[Write] = []
     if resources.memory is not None:
         result += _memory(resources.memory)
     if resources.cpu is not None:
         result += _cpu(resources.cpu)
-    if resources.pids is not None:
-        limit = resources.pids.limit
-        result.append(Write("pids", "pids.max", str(limit) if limit > 0 else "max"))
+    if resources.pids is not None and (limit := pids_limit(resources.pids)) is not None:
+        result.append(Write("pids", "pids.max", limit))
     if resources.block_io is not None:
         result += _block_io(resources.block_io)
     for page in resources.hugepage_limits:
-        result.append(Write("hugetlb", f"hugetlb.{page.page_size}.max", str(page.limit)))
+        name = f"hugetlb.{page_size(page.page_size)}"
+        result.append(Write("hugetlb", f"{name}.max", str(page.limit)))
+        result.append(Write("hugetlb", f"{name}.rsvd.max", str(page.limit), optional=True))
+    if resources.network is not None and (resources.network.class_id or resources.network.priorities):
+        raise _missing("network")
+    result += rdma_writes(resources)
     for file, value in resources.unified.items():
-        if "/" in file or "." not in file:
-            raise ValueError(f"invalid cgroup file {file!r}")
-        result.append(Write(file.partition(".")[0], file, value))
+        if "/" in file or not file.partition(".")[2]:
+            raise ValueError(f"unified: {file!r} is not the name of a cgroup file")
+        # The kernel takes one line at a time.
+        result += [Write(file.partition(".")[0], file, line) for line in value.splitlines() or [""]]
     return result
+
+
+def _missing(name: str) -> ValueError:
+    return ValueError(f"{name}: cgroup v2 has no such limit")
 
 
 def _amount(value: int) -> str:
     return "max" if value < 0 else str(value)
 
 
+def swap_limit(memory: Memory) -> int | None:
+    """v1 counts memory and swap together, v2 swap alone; -1: no limit, None: not set. Raises ValueError."""
+    limit, swap = memory.limit, memory.swap
+    if not swap:
+        return -1 if limit == -1 else None
+    if swap == -1 or limit == -1:
+        return swap
+    if not limit:
+        raise ValueError("memory.swap: a limit on memory and swap together needs one on memory")
+    if swap < limit:
+        raise ValueError(f"memory.swap: memory and swap together ({swap}) can't be less than memory ({limit})")
+    return swap - limit
+
+
 def _memory(memory: Memory) -> list[Write]:
+    for name, given in (
+        ("kernel", memory.kernel), ("kernelTCP", memory.kernel_tcp), ("swappiness", swappiness(memory) is not None),
+        ("disableOOMKiller", memory.disable_oom_killer), ("useHierarchy=false", memory.use_hierarchy is False),
+    ):  # fmt: skip
+        if given:
+            raise _missing(f"memory.{name}")
     result: list[Write] = []
-    if memory.swap is not None and memory.limit is not None:
-        # v1 counts memory and swap together, v2 swap alone.
-        swap = memory.swap - memory.limit if memory.swap > 0 and memory.limit > 0 else memory.swap
-        result.append(Write("memory", "memory.swap.max", _amount(swap), optional=True))
-    if memory.limit:  # 0 says "not set", as for runc; the kernel would take it at its word.
+    swap = swap_limit(memory)
+    if swap is not None:
+        # Without accounting of swap there is none to forbid, and none that is limited.
+        result.append(Write("memory", "memory.swap.max", _amount(swap), optional=swap <= 0))
+    if memory.limit:
         result.append(Write("memory", "memory.max", _amount(memory.limit)))
-    if memory.reservation is not None:
+    if memory.reservation:
         result.append(Write("memory", "memory.low", _amount(memory.reservation)))
     return result
 
 
 def weight(shares: int) -> int:
-    """v1's shares (2 to 262144) as v2's weight (1 to 10000)."""
-    return 1 + (max(2, min(shares, 262144)) - 2) * 9999 // 262142
+    """v1's shares (2 to 262144) as v2's weight (1 to 10000), each one's default becoming the other's.
+
+    The curve is runc's (since 1.3.2) and crun's (since 1.23).
+    """
+    power = math.log2(max(_SHARES[0], min(shares, _SHARES[-1])))
+    # Rounded before, as a whole number must not be lifted to the next by the last bit.
+    return math.ceil(round(10 ** ((power * power + 125 * power) / 612 - 7 / 34), 6))
 
 
 def _cpu(cpu: CPU) -> list[Write]:
+    for name, given in (("realtimeRuntime", cpu.realtime_runtime), ("realtimePeriod", cpu.realtime_period)):
+        if given:
+            raise _missing(f"cpu.{name}")
     result: list[Write] = []
-    if cpu.idle is not None:
-        result.append(Write("cpu", "cpu.idle", str(cpu.idle)))
     if cpu.shares:
         result.append(Write("cpu", "cpu.weight", str(weight(cpu.shares))))
-    if cpu.quota or cpu.period:
-        quota = str(cpu.quota) if cpu.quota and cpu.quota > 0 else "max"
-        result.append(Write("cpu", "cpu.max", f"{quota} {cpu.period or 100000}"))
-    if cpu.burst:
-        result.append(Write("cpu", "cpu.max.burst", str(cpu.burst)))
+    if cpu.quota:
+        period = f" {cpu.period}" if cpu.period else ""  # Without one the period stays.
+        result.append(Write("cpu", "cpu.max", f"{_amount(cpu.quota)}{period}"))
+    elif cpu.period:
+        result.append(Write("cpu", "cpu.max", str(cpu.period), keeps_first=True))
+    if cpu.burst is not None:
+        result.append(Write("cpu", "cpu.max.burst", str(cpu.burst), optional=cpu.burst == 0))
+    if cpu.idle is not None:
+        # After the weight, which an idle group does not take.
+        result.append(Write("cpu", "cpu.idle", str(cpu.idle), optional=cpu.idle == 0))
     if cpu.cpus:
         result.append(Write("cpuset", "cpuset.cpus", cpu.cpus))
     if cpu.mems:
@@ -73,11 +118,19 @@ def _cpu(cpu: CPU) -> list[Write]:
     return result
 
 
+def io_weight(old: int) -> int:
+    """v1's weight (10 to 1000) as v2's (1 to 10000)."""
+    return 1 + (max(10, old) - 10) * 9999 // 990
+
+
 def _block_io(io: BlockIO) -> list[Write]:
+    """Weights are the BFQ scheduler's, which has v1's scale, or else those of the cost model."""
     result: list[Write] = []
+    if io.leaf_weight or any(each.leaf_weight for each in io.weight_device):
+        raise _missing("blockIO.leafWeight")
     if io.weight:
-        # 10 to 1000 on v1's scale, 1 to 10000 here.
-        result.append(Write("io", "io.weight", f"default {1 + (io.weight - 10) * 9999 // 990}", optional=True))
+        result.append(_weight("default", io.weight))
+    result += [_weight(f"{each.major}:{each.minor}", each.weight) for each in io.weight_device if each.weight]
     for key, throttles in (
         ("rbps", io.throttle_read_bps_device),
         ("wbps", io.throttle_write_bps_device),
@@ -88,60 +141,5 @@ def _block_io(io: BlockIO) -> list[Write]:
     return result
 
 
-# --- Devices: a BPF program of type CGROUP_DEVICE -----------------------------------------------------------
-
-_ACCESS = {"m": 1, "r": 2, "w": 4}
-_ALL_ACCESS = 7
-_TYPE = {"b": 1, "c": 2}
-_LOAD_WORD = 0x61  # BPF_LDX | BPF_MEM | BPF_W
-_AND = 0x57  # BPF_ALU64 | BPF_AND | BPF_K
-_SHIFT_RIGHT = 0x77
-_MOVE_REGISTER = 0xBF
-_MOVE = 0xB7
-_JUMP_EQUAL = 0x15
-_JUMP_UNEQUAL = 0x55
-_EXIT = 0x95
-
-
-def _instruction(code: int, target: int = 0, source: int = 0, offset: int = 0, value: int = 0) -> bytes:
-    return struct.pack("<BBhi", code, source << 4 | target, offset, value)
-
-
-def device_program(rules: tuple[DeviceCgroup, ...]) -> bytes:
-    """The program for a list of rules. For each of read, write and mknod the last rule on the device decides, without
-    one it is refused; an access of several kinds needs them all.
-
-    r3 holds the kinds that no rule has allowed yet, from the last rule to the first. The kernel calls it with
-    `struct bpf_cgroup_dev_ctx`: access and type in one word, major, minor.
-    """
-    program = [
-        _instruction(_LOAD_WORD, 2, 1, 0), _instruction(_AND, 2, value=0xFFFF),  # r2: type
-        _instruction(_LOAD_WORD, 3, 1, 0), _instruction(_SHIFT_RIGHT, 3, value=16),  # r3: access
-        _instruction(_LOAD_WORD, 4, 1, 4), _instruction(_LOAD_WORD, 5, 1, 8),  # r4: major, r5: minor
-    ]  # fmt: skip
-    for rule in reversed(rules):
-        access = sum({_ACCESS[letter] for letter in rule.access or "rwm"})
-        tests: list[bytes] = []
-        if rule.type in _TYPE:
-            tests.append(_instruction(_JUMP_UNEQUAL, 2, value=_TYPE[rule.type]))
-        if rule.major is not None and rule.major >= 0:
-            tests.append(_instruction(_JUMP_UNEQUAL, 4, value=rule.major))
-        if rule.minor is not None and rule.minor >= 0:
-            tests.append(_instruction(_JUMP_UNEQUAL, 5, value=rule.minor))
-        if access != _ALL_ACCESS and rule.allow:
-            tests += [_instruction(_AND, 3, value=~access), _instruction(_JUMP_UNEQUAL, 3, value=0)]
-        elif access != _ALL_ACCESS:
-            tests += [
-                _instruction(_MOVE_REGISTER, 1, 3), _instruction(_AND, 1, value=access),
-                _instruction(_JUMP_EQUAL, 1, value=0),
-            ]  # fmt: skip
-        block = [*tests, _instruction(_MOVE, 0, value=int(rule.allow)), _instruction(_EXIT)]
-        for at, code in enumerate(block):
-            if code[0] in (_JUMP_EQUAL, _JUMP_UNEQUAL):
-                block[at] = code[:2] + struct.pack("<h", len(block) - at - 1) + code[4:]
-        program += block
-        if not tests:
-            break  # Matches everything: what was said before it can't be reached, and the verifier refuses such code.
-    else:
-        program += [_instruction(_MOVE, 0, value=0), _instruction(_EXIT)]
-    return b"".join(program)
+def _weight(what: str, value: int) -> Write:
+    return Write("io", "io.bfq.weight", f"{what} {value}", instead=("io.weight", f"{what} {io_weight(value)}"))
