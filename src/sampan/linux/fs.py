@@ -103,13 +103,19 @@ def read_in_root(root: int, path: str, limit: int = 4 << 20) -> bytes:
 
 
 PROC_SUPER_MAGIC = 0x9FA0
+DEVPTS_SUPER_MAGIC = 0x1CD1
+
+
+def file_system(descriptor: int) -> int:
+    """fstatfs(2): the magic number of the file system that the descriptor's file lies in."""
+    buffer = (ctypes.c_long * 16)()  # struct statfs is 120 bytes; its first word is the file system's type.
+    check(libc.fstatfs(descriptor, ctypes.byref(buffer)), "fstatfs")
+    return buffer[0]
 
 
 def is_procfs(descriptor: int) -> bool:
-    """fstatfs(2): whether what the descriptor is open on lies in a proc file system, and in no look-alike."""
-    buffer = (ctypes.c_long * 16)()  # struct statfs is 120 bytes; its first word is the file system's type.
-    check(libc.fstatfs(descriptor, ctypes.byref(buffer)), "fstatfs")
-    return buffer[0] == PROC_SUPER_MAGIC
+    """Whether what the descriptor is open on lies in a proc file system, and in no look-alike."""
+    return file_system(descriptor) == PROC_SUPER_MAGIC
 
 
 def of_descriptor(descriptor: int) -> str:

@@ -9,20 +9,26 @@ of birth. So a midwife does the joining, bears the child as its own sibling (CLO
       │                    │ clone ─────────────────▶ │
       │ ◀── pid and pidfd ─│ _exit
       │ reaps it                                      │ a child of the parent's
+
+An exec's process always comes so. Those in the container see it from its birth on, by their /proc: by then its root,
+its mounts and its descriptors must be the container's, and not the host's. And it is born hidden (`_fork`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from sampan.errors import Conflict, Internal, InvalidArgument, SampanError
-from sampan.linux import namespaces
-from sampan.linux.namespaces import CLONE_NEWPID, CLONE_PARENT, FLAGS
+from sampan.errors import Internal, InvalidArgument, SampanError
+from sampan.linux import namespaces, process
+from sampan.linux.namespaces import CLONE_PARENT, FLAGS
 from sampan.runtime import sync
+
+Prepare = Callable[[list[int]], list[int]]
 
 
 def join(kind: str, path: str) -> None:
@@ -53,38 +59,47 @@ def clone(flags: int, joins: Sequence[tuple[str, str]], group: int | None) -> tu
     """
     kinds = dict(joins)
     if joins and ("user" in kinds or flags & namespaces.CLONE_NEWUSER):
-        return _by_midwife(lambda: _join_in_turn(joins), flags, group)
+
+        def join_all(own: list[int]) -> list[int]:
+            _join_in_turn(joins)
+            return own
+
+        return _by_midwife(join_all, flags, () if group is None else (group,))
     if "pid" not in kinds:
         return _fork(flags, group)
     join("pid", kinds["pid"])
     return _and_back(flags, group)
 
 
-def clone_inside(pidfd: int, user: bool, group: int | None) -> tuple[int, int]:
-    """Fork into the pid namespace of a container's process; if `user`, into its user namespace too.
+def clone_inside(prepare: Prepare, groups: Sequence[int]) -> tuple[int, int]:
+    """Fork into a container. `prepare` joins its namespaces; it is given the midwife's own descriptors, closes all but
+    these and those that the child is to have, and returns their new numbers, which the child closes.
 
-    Raises Conflict when that process has ended.
+    `groups`: cgroup v2 directories to be born in, the first one that the kernel allows; empty on v1.
     """
-    if user:
-        return _by_midwife(lambda: _enter(pidfd, CLONE_NEWPID | namespaces.CLONE_NEWUSER), 0, group)
-    _enter(pidfd, CLONE_NEWPID)
-    return _and_back(0, group)
-
-
-def _enter(pidfd: int, flags: int) -> None:
-    try:
-        namespaces.setns(pidfd, flags)
-    except ProcessLookupError as error:
-        raise Conflict("the container's process has ended") from error
-    except OSError as error:
-        raise Internal(f"join the container's namespaces: {(error.strerror or '').lower()}") from error
+    return _by_midwife(prepare, 0, groups)
 
 
 def _fork(flags: int, group: int | None) -> tuple[int, int]:
+    """The child is born hidden, if it can be: those who are in its namespaces already could otherwise take what it has
+    of the host by ptrace or /proc before it hides itself (CVE-2016-9962). What hides is inherited.
+
+    An ordinary user could not write the maps of a hidden child's user namespace, as its /proc files are root's.
+    """
     try:
-        return namespaces.clone(flags, group)
+        if flags & namespaces.CLONE_NEWUSER and os.geteuid():
+            return namespaces.clone(flags, group)
+        shown = process.prctl(process.PR_GET_DUMPABLE)
+        process.prctl(process.PR_SET_DUMPABLE, 0)
+        pid = -1
+        try:
+            pid, pidfd = namespaces.clone(flags, group)
+        finally:
+            if pid and shown == 1:
+                process.prctl(process.PR_SET_DUMPABLE, 1)
     except OSError as error:
         raise Internal(f"fork: {(error.strerror or '').lower()}") from error
+    return pid, pidfd
 
 
 def _and_back(flags: int, group: int | None) -> tuple[int, int]:
@@ -116,14 +131,14 @@ def _join_in_turn(joins: Sequence[tuple[str, str]]) -> None:
         join(kind, path)
 
 
-def _by_midwife(prepare: Callable[[], None], flags: int, group: int | None) -> tuple[int, int]:
+def _by_midwife(prepare: Prepare, flags: int, groups: Sequence[int]) -> tuple[int, int]:
     ours, its = sync.pair()
     with ours:
         with its:
             midwife, watched = _fork(0, None)
             if midwife == 0:
                 ours.close()
-                if _deliver(its, prepare, flags, group):
+                if _deliver(its, prepare, flags, groups):
                     return 0, -1
         os.close(watched)
         try:
@@ -136,19 +151,34 @@ def _by_midwife(prepare: Callable[[], None], flags: int, group: int | None) -> t
     return int.from_bytes(message[1:], "little"), pidfds[0]
 
 
-def _deliver(connection: socket.socket, prepare: Callable[[], None], flags: int, group: int | None) -> bool:
+def _deliver(connection: socket.socket, prepare: Prepare, flags: int, groups: Sequence[int]) -> bool:
     """In the midwife, of which only the child returns."""
     try:
-        prepare()
-        pid, pidfd = _fork(flags | CLONE_PARENT, group)
+        own = prepare([connection.fileno(), *groups])
+        if own[0] != connection.fileno():
+            connection.detach()
+            connection = socket.socket(fileno=own[0])
+        pid, pidfd = _into_one_of(flags | CLONE_PARENT, own[1:])
     except (SampanError, OSError) as error:
         _end(connection, error)
     if pid == 0:
+        connection.close()
         return True
     try:
         sync.send(connection, sync.BORN + pid.to_bytes(4, "little"), pidfd)
     finally:
         os._exit(0)
+
+
+def _into_one_of(flags: int, groups: Sequence[int]) -> tuple[int, int]:
+    for group in groups[:-1]:
+        try:
+            return _fork(flags, group)
+        except Internal as error:
+            # A container that divided its group has no processes in the group itself any more, nor may have.
+            if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.EBUSY:
+                raise
+    return _fork(flags, groups[-1] if groups else None)
 
 
 def _end(connection: socket.socket, error: BaseException) -> NoReturn:

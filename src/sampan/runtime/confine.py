@@ -34,10 +34,6 @@ def confine(process: Process, filter_program: bytes, flags: tuple[str, ...]) -> 
             raise InvalidArgument(f"unknown resource limit {limit.type!r}") from None
         except (OSError, ValueError) as error:
             raise Internal(f"error setting rlimit {limit.type}: {error}") from error
-    if process.oom_score_adj is not None:
-        # Without CAP_SYS_RESOURCE on the host it can't be lowered: the process keeps what it inherits.
-        with contextlib.suppress(PermissionError):
-            linux_process.set_oom_score(process.oom_score_adj)
     # Loading a filter takes CAP_SYS_ADMIN, or the promise never to gain privileges.
     if filter_program and not process.no_new_privileges:
         seccomp.load(filter_program, flags)

@@ -7,7 +7,6 @@ when a step fails.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import signal as signals
 import socket
@@ -307,12 +306,11 @@ class Container:
         with contextlib.ExitStack() as undo:
             undo.callback(parent.close)
             with child, _opened(stdio) as streams:
-                pid, pidfd = self._clone_inside()
+                pid, pidfd, numbers = self._born_inside(wanted, streams, preserved, child)
                 if pid == 0:
                     init.run_exec(
-                        wanted, self.pidfd, self._cgroup, program, flags, streams, window, child,
-                        user_namespace="user" in self._namespaces, time_namespace="time" in self._namespaces,
-                        preserved=preserved,
+                        wanted, numbers[1:], program, flags, window, socket.socket(fileno=numbers[0]),
+                        user_namespace="user" in self._namespaces,
                     )  # fmt: skip
             with contextlib.ExitStack() as failed:
                 failed.callback(os.close, pidfd)
@@ -327,27 +325,47 @@ class Container:
                 failed.pop_all()
             return ExecProcess(pid, pidfd, master)
 
-    def _clone_inside(self) -> tuple[int, int]:
-        """A child in the container's pid namespace: a matter of birth, so the parent turns there for the moment."""
-        born_in = self._cgroup.open()
-        if born_in is None:
-            return self._born_inside(None)
-        try:
-            return self._born_inside(born_in)
-        except Internal as error:
-            # A container that divided its group has no processes in the group itself any more, nor may have.
-            if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.EBUSY:
-                raise
-        return self._born_inside(self._cgroup.open_beside(self.pid))
+    def _born_inside(
+        self, wanted: Process, streams: tuple[int, int, int], preserved: int, connection: socket.socket
+    ) -> tuple[int, int, list[int]]:
+        """Fork into the container: the pid and its pidfd in the parent; 0 in the child, and the numbers of its end of
+        the connection, and of what it joins its cgroup by."""
+        with contextlib.ExitStack() as opened:
+            doors, groups = self._ways_in(opened)
+            own = [connection.fileno(), *doors]
+            numbers: list[int] = []
 
-    def _born_inside(self, group: int | None) -> tuple[int, int]:
+            def prepare(midwifes: list[int]) -> list[int]:
+                moved = init.enter(self.pidfd, self._namespaces, wanted, streams, preserved, [*own, *midwifes])
+                numbers.extend(moved[: len(own)])
+                return moved[len(own) :]
+
+            try:
+                pid, pidfd = birth.clone_inside(prepare, groups)
+            except Conflict as error:
+                raise Conflict(f"container {self.id} is not running") from error
+            if pid == 0:
+                connection.detach()
+                opened.pop_all()
+            return pid, pidfd, numbers
+
+    def _ways_in(self, opened: contextlib.ExitStack) -> tuple[list[int], list[int]]:
+        """Of the cgroup: descriptors to join by (v1), and to be born in (v2)."""
         try:
-            return birth.clone_inside(self.pidfd, "user" in self._namespaces, group)
-        except Conflict as error:
-            raise Conflict(f"container {self.id} is not running") from error
-        finally:
-            if group is not None:
-                os.close(group)
+            born_in = self._cgroup.open()
+            if born_in is None:
+                doors = [] if self._cgroup.unified else self._cgroup.doors()
+                for door in doors:
+                    opened.callback(os.close, door)
+                return doors, []
+            groups = [born_in]
+            opened.callback(os.close, born_in)
+            with contextlib.suppress(OSError):
+                groups.append(self._cgroup.open_beside(self.pid))
+                opened.callback(os.close, groups[1])
+        except OSError as error:
+            raise Internal(f"cgroup: {error.filename}: {(error.strerror or '').lower()}") from error
+        return [], groups
 
     def kill(self, signal: int, all: bool = False) -> None:  # noqa: A002 - the runtime specification's word
         """Send a signal to the first process, or to all. Raises NotFound when there is no process left."""

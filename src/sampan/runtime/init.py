@@ -1,20 +1,23 @@
 """The process that becomes the container's: from its birth in new namespaces to execve.
 
-Everything is imported before the process is forked: after the change of root, an import would read files of the
-container's. Nothing here returns; the way out is execve or _exit.
+Everything is imported before the process is forked, and nothing after: an import would read files of the container's.
+Nothing here returns; the way out is execve or _exit.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import resource
 import signal
 import socket
+import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
-from sampan.errors import CommandNotExecutable, CommandNotFound, Internal, InvalidArgument
+from sampan.errors import CommandNotExecutable, CommandNotFound, Conflict, Internal
 from sampan.linux import namespaces, terminal
 from sampan.linux import process as linux_process
 from sampan.linux.cgroup import Cgroup
@@ -42,10 +45,13 @@ def run(
     started, if not on the connection.
     """
     try:
+        _forbid_imports()
         if plan.time_offsets is not None:
             identity.enter_time_namespace(plan.time_offsets)
         if plan.maps is not None:
             sync.expect(connection, sync.MAPPED)
+        else:
+            _set_oom_score(plan.process)
         _hide()
         _reset_signals()
         os.setsid()
@@ -102,27 +108,41 @@ def run(
         os._exit(1)
 
 
+def enter(
+    target: int, kinds: frozenset[str], process: Process, stdio: tuple[int, int, int], preserved: int, own: list[int]
+) -> list[int]:  # fmt: skip
+    """In an exec's midwife (see `birth`): do what takes the host's files, and go where the container's process, the
+    pidfd `target`, is. `kinds`: the namespaces that the container has of its own.
+
+    Only the descriptors that the program is to have are left, from 0 on, and behind them our `own`; returns their new
+    numbers.
+    """
+    _forbid_imports()
+    _reset_signals()
+    _set_oom_score(process)
+    join_all(target, kinds)
+    return _leave_open((*stdio, *range(_FIRST_FREE, _FIRST_FREE + preserved)), own)
+
+
 def run_exec(
-    process: Process, target: int, group: Cgroup, filter_program: bytes,
-    flags: tuple[str, ...], stdio: tuple[int, int, int], window: tuple[int, int] | None, connection: socket.socket,
-    *, user_namespace: bool = False, time_namespace: bool = False, preserved: int = 0,
+    process: Process, doors: Sequence[int], filter_program: bytes, flags: tuple[str, ...],
+    window: tuple[int, int] | None, connection: socket.socket, *, user_namespace: bool = False,
 ) -> NoReturn:  # fmt: skip
-    """Become one more process of the container whose first process is the pidfd `target`."""
+    """Become one more process of the container, in whose namespaces this one was born. `doors`: what it joins its
+    cgroup by. The descriptors behind the connection and these are closed."""
     try:
-        _hide()
-        _reset_signals()
         os.setsid()
-        _join_cgroup(group, new_namespace=False)
-        join_all(target, time_namespace)
+        Cgroup.join_by(doors)
+        linux_process.close_from(connection.fileno() + 1)
         if user_namespace:
             identity.become_root()
         if process.terminal:
-            master, slave, _ = terminal.open_pty("/dev/pts/ptmx")
+            master, slave = rootfs.open_terminal(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
             _take_terminal(slave, process, window)
-            stdio = (slave, slave, slave)
+            for number in range(_FIRST_FREE):
+                os.dup2(slave, number)
             sync.send(connection, sync.READY, master)
-            os.close(master)
-        connection, _, _ = _rearrange(stdio, preserved, connection)
+            linux_process.close_from(connection.fileno() + 1)
         linux_process.join_session_keyring("_ses.exec")
         program = confine(process, filter_program, flags)
         _execute(program, process)
@@ -149,22 +169,46 @@ def _join_cgroup(group: Cgroup, new_namespace: bool) -> None:
         raise Internal(f"cgroup: {error.filename or group.path}: {(error.strerror or '').lower()}") from error
 
 
+def _set_oom_score(process: Process) -> None:
+    """Without CAP_SYS_RESOURCE on the host it can't be lowered: the process keeps what it inherits."""
+    if process.oom_score_adj is not None:
+        with contextlib.suppress(PermissionError):
+            linux_process.set_oom_score(process.oom_score_adj)
+
+
 def _hide() -> None:
     """Until its execve this process is closed to those that are in the namespaces already: they could otherwise take
     the host's descriptors from it by ptrace or /proc (CVE-2016-9962)."""
     linux_process.prctl(linux_process.PR_SET_DUMPABLE, 0)
 
 
-def join_all(pidfd: int, time_namespace: bool = False) -> None:
-    """Join every namespace of a process but those of pids and users, which this one was born in. One call: the kernel
-    joins all or none."""
+def _forbid_imports() -> None:
+    """Modules are searched for no more: they would be found in the container's files, and be the container's code in a
+    process that has the host's powers still."""
+    sys.meta_path.clear()
+    sys.path_hooks.clear()
+    sys.path.clear()
+
+
+def join_all(pidfd: int, kinds: frozenset[str]) -> None:
+    """Join every namespace of a process; children are born in its pid namespace. One call, so that the kernel joins all
+    or none: the user namespace last, with the host's powers over all of them, or by itself and first, where these are
+    an ordinary user's."""
+    left_out = {"user"} if "time" in kinds else {"user", "time"}
+    flags = sum(flag for name, flag in FLAGS.items() if name not in left_out)
     try:
-        left_out = ("pid", "user") if time_namespace else ("pid", "user", "time")
-        flags = sum(flag for name, flag in FLAGS.items() if name not in left_out)
-        namespaces.setns(pidfd, flags)
+        if "user" not in kinds:
+            namespaces.setns(pidfd, flags)
+            return
+        try:
+            namespaces.setns(pidfd, flags)
+        except PermissionError:
+            namespaces.setns(pidfd, FLAGS["user"] | sum(FLAGS[kind] for kind in kinds - left_out))
+        else:
+            namespaces.setns(pidfd, FLAGS["user"])
     except OSError as error:
         if error.errno == errno.ESRCH:
-            raise InvalidArgument("the container's process has ended") from error
+            raise Conflict("the container's process has ended") from error
         raise Internal(f"join the container's namespaces: {(error.strerror or '').lower()}") from error
 
 
@@ -189,26 +233,30 @@ def _rearrange(
     stdio: tuple[int, int, int], preserved: int, connection: socket.socket, listener: socket.socket | None = None,
     master: int | None = None,
 ) -> tuple[socket.socket, socket.socket | None, int | None]:  # fmt: skip
-    """Leave the descriptors that the program is to have, 0 to 2 and the `preserved` ones from 3 on, and behind them our
-    own (close-on-exec; returned). All others are closed: a low limit of open files must not meet those that the parent
-    happens to have."""
-    passed = (*stdio, *range(3, 3 + preserved))
+    """`_leave_open` for a container's first process."""
     own = [
         each
         for each in (connection.detach(), None if listener is None else listener.detach(), master)
         if each is not None
     ]
-    # Out of the way first: one of them may stand where another belongs.
-    copies = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, len(passed) + len(own)) for each in (*passed, *own)]
-    for number, copy in enumerate(copies):
-        os.dup2(copy, number, inheritable=number < len(passed))
-    linux_process.close_from(len(copies))
-    numbers = iter(range(len(passed), len(copies)))
+    numbers = iter(_leave_open((*stdio, *range(_FIRST_FREE, _FIRST_FREE + preserved)), own))
     return (
         socket.socket(fileno=next(numbers)),
         None if listener is None else socket.socket(fileno=next(numbers)),
         None if master is None else next(numbers),
     )
+
+
+def _leave_open(passed: Sequence[int], own: Sequence[int]) -> list[int]:
+    """Leave the descriptors that the program is to have, `passed`, from 0 on, and behind them our own (close-on-exec;
+    their numbers are returned). All others are closed: none of the host's may stay, and a low limit of open files must
+    not meet those that the parent happens to have."""
+    # Out of the way first: one of them may stand where another belongs.
+    copies = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, len(passed) + len(own)) for each in (*passed, *own)]
+    for number, copy in enumerate(copies):
+        os.dup2(copy, number, inheritable=number < len(passed))
+    linux_process.close_from(len(copies))
+    return list(range(len(passed), len(copies)))
 
 
 def _await_start(connection: socket.socket, listener: socket.socket) -> socket.socket:

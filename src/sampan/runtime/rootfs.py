@@ -16,8 +16,12 @@ from sampan.errors import Internal
 from sampan.linux import mount as m
 from sampan.linux.cgroup import Cgroup, hierarchies
 from sampan.linux.fs import (
+    DEVPTS_SUPER_MAGIC,
+    RESOLVE_BENEATH,
     RESOLVE_IN_ROOT,
     RESOLVE_NO_SYMLINKS,
+    RESOLVE_NO_XDEV,
+    file_system,
     is_procfs,
     make_directories,
     make_file,
@@ -25,7 +29,7 @@ from sampan.linux.fs import (
     open_in_root,
     openat2,
 )
-from sampan.linux.terminal import open_pty
+from sampan.linux.terminal import open_slave
 from sampan.oci.runtime import Device
 from sampan.runtime import identity
 from sampan.runtime.mounts import MountStep
@@ -236,14 +240,35 @@ def enter(root: int) -> None:
         os.close(root)
 
 
+def open_terminal(root: int) -> tuple[int, int]:
+    """A terminal of the container's own devpts, as (master, slave).
+
+    A container may have put anything in the place of /dev/pts. In the kernel's own file system of that kind nobody can
+    make a name, so that ptmx in it is what it should be, unless something is mounted over it.
+    """
+    with _told("open a terminal in /dev/pts"):
+        way = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS
+        with _closing(openat2(root, "/dev/pts", os.O_PATH | os.O_DIRECTORY, resolve=way)) as pts:
+            if file_system(pts) != DEVPTS_SUPER_MAGIC:
+                raise OSError(errno.ENODEV, "it is not the kernel's")
+            way = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
+            master = openat2(pts, "ptmx", os.O_RDWR | os.O_NOCTTY, resolve=way)
+        try:
+            return master, open_slave(master)
+        except BaseException:
+            os.close(master)
+            raise
+
+
 def open_console(root: int) -> tuple[int, int]:
-    """A terminal of the container's own devpts, as (master, slave), and its slave on /dev/console."""
-    with _told("open the terminal"):
-        with _closing(open_in_root(root, "/dev/pts/ptmx")) as ptmx:
-            master, slave, _ = open_pty(of_descriptor(ptmx))
+    """A terminal, and its slave on /dev/console, which may be no link (CVE-2025-52565, CVE-2026-88264)."""
+    master, slave = open_terminal(root)
+    with _told("make /dev/console"):
+        with contextlib.suppress(FileNotFoundError):
+            os.close(openat2(root, "/dev/console", os.O_PATH, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS))
         with _closing(m.open_tree(of_descriptor(slave))) as tree, _closing(make_file(root, "/dev/console")) as console:
             m.move_mount(tree, console)
-        return master, slave
+    return master, slave
 
 
 def set_sysctls(root: int, values: Iterable[tuple[str, str]]) -> None:

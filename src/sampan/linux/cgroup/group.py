@@ -12,7 +12,7 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from sampan.linux import bpf
 from sampan.linux.cgroup import counters_v1, counters_v2, devices, members
@@ -236,14 +236,35 @@ class Cgroup:
             write(f"{directory}/cgroup.procs", str(pid))
 
     def join(self) -> None:
-        """Move this process, which has one thread, into the group: v1. (With v2 it is born there.)
+        """Move this process, which has one thread, into the group: v1. (With v2 it is born there.)"""
+        self.join_by(self.doors())
+
+    def doors(self) -> list[int]:
+        """Descriptors for `join_by`, one for each tree."""
+        opened: list[int] = []
+        unified = self._trees.roots.get("")
+        try:
+            for root, path in self._places.items():
+                name = "cgroup.procs" if root == unified else "tasks"
+                opened.append(os.open(f"{root}{path}/{name}", os.O_WRONLY | os.O_CLOEXEC))
+        except BaseException:
+            for descriptor in opened:
+                os.close(descriptor)
+            raise
+        return opened
+
+    @staticmethod
+    def join_by(doors: Sequence[int]) -> None:
+        """Move this process by what `doors` has opened, which is closed: the host's files need not be in reach.
 
         By `tasks` and 0, as the kernel then takes no lock that waits for every processor: moving another process, or
         all threads of one, costs some ten milliseconds where that lock has not been taken for a while.
         """
-        unified = self._trees.roots.get("")
-        for root, path in self._places.items():
-            write(f"{root}{path}/{'cgroup.procs' if root == unified else 'tasks'}", "0")
+        for descriptor in doors:
+            try:
+                os.write(descriptor, b"0")
+            finally:
+                os.close(descriptor)
 
     def exists(self) -> bool:
         return any(os.path.isdir(directory) for directory in self.directories)
