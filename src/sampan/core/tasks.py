@@ -25,7 +25,7 @@ import msgspec
 
 import sampan
 from sampan.errors import DataCorrupt, Internal, Unavailable, from_kind
-from sampan.linux.sealed import WITHOUT_TYPING_EXTENSIONS, sealed_copy
+from sampan.linux.sealed import sealed_copy
 from sampan.oci.runtime import LinuxResources
 from sampan.shimapi import framing
 from sampan.shimapi import messages as msg
@@ -259,7 +259,8 @@ class Spawner:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         sealed = sealed_copy(sys.executable)
         code = (
-            f"import sys; sys.path[:0] = {_import_path()!r}; {WITHOUT_TYPING_EXTENSIONS}; "
+            f"import sys; sys.path[:0] = {_import_path()!r}; "
+            "from sampan.linux.lean import leave_out; leave_out(); "
             f"from sampan.shim.spawner import main; main({theirs.fileno()})"
         )
         try:

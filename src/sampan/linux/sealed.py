@@ -9,11 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 
-WITHOUT_TYPING_EXTENSIONS = "sys.modules['typing_extensions'] = None"
-"""Said by a sealed interpreter before it imports anything. msgspec uses that package where it is installed, and the
-standard library's typing where it is not; it brings inspect, ast, dis and tokenize along, which are a tenth of the
-imports' time and a megabyte of every shim's memory."""
-
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 

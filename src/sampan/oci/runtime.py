@@ -4,8 +4,6 @@ Follows opencontainers/runtime-spec `config.md`, `config-linux.md` and `runtime.
 as the specification asks; members are validated by type when decoded. JSON names are lower camel case.
 """
 
-from __future__ import annotations
-
 from typing import Literal, NewType
 
 import msgspec

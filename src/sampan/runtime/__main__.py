@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from sampan.linux.sealed import WITHOUT_TYPING_EXTENSIONS, is_sealed, sealed_copy
+from sampan.linux.sealed import is_sealed, sealed_copy
 
 _ENTERING = {"create", "run", "exec"}
 
@@ -32,7 +32,7 @@ def _execute_sealed(words: list[str]) -> None:
     own = [place for place in sys.path if place and os.path.isabs(place)]
     code = (
         f"import sys, gc; gc.disable(); sys.path += [each for each in {own!r} if each not in sys.path]; "
-        f"{WITHOUT_TYPING_EXTENSIONS}; "
+        "from sampan.linux.lean import leave_out; leave_out(); "
         "from sampan.runtime.__main__ import main; main()"
     )
     copy = sealed_copy(sys.executable)

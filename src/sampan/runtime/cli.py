@@ -21,7 +21,6 @@ from sampan.runtime.options import COMMANDS, GLOBAL, Words, read, usage
 from sampan.runtime.signals import number_of
 
 _ROOT = "/run/sampan-runtime"
-_RESOURCES = msgspec.json.Decoder(LinuxResources)
 
 
 class Failed(SampanError):
@@ -150,9 +149,9 @@ def _resources(given: Words) -> LinuxResources:
     if source:
         try:
             if source == "-":
-                return _RESOURCES.decode(sys.stdin.buffer.read())
+                return msgspec.json.decode(sys.stdin.buffer.read(), type=LinuxResources)
             with open(source, "rb") as file:
-                return _RESOURCES.decode(file.read())
+                return msgspec.json.decode(file.read(), type=LinuxResources)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidArgument(f"resources: {error}") from error
     for refused in ("l3-cache-schema", "mem-bw-schema"):

@@ -17,7 +17,6 @@ from sampan.runtime.identity import check_id
 from sampan.runtime.options import Words
 from sampan.runtime.plan import Options
 
-_PROCESS = msgspec.json.Decoder(Process)
 _FIRST_FREE = 3
 
 
@@ -169,7 +168,7 @@ def _process(container: Container, given: Words) -> Process:
     if path:
         try:
             with open(path, "rb") as file:
-                return _PROCESS.decode(file.read())
+                return msgspec.json.decode(file.read(), type=Process)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidArgument(f"{path}: {error}") from error
     args = tuple(given.arguments[1:])

@@ -8,12 +8,13 @@ arguments are a command.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from sampan.errors import InvalidArgument
 
 
-class Option(NamedTuple):
+class Option(msgspec.Struct, frozen=True):
     """`value` is its name in the help, empty for a switch. `many`: it may be given more than once."""
 
     name: str
@@ -23,7 +24,7 @@ class Option(NamedTuple):
     many: bool = False
 
 
-class Command(NamedTuple):
+class Command(msgspec.Struct, frozen=True):
     """`arguments` are as the help shows them; `least` and `most` say how many there may be."""
 
     help: str
