@@ -40,49 +40,124 @@ def open_in_root(root: int, path: str, flags: int = os.O_PATH, mode: int = 0) ->
     return openat2(root, path, flags, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
 
 
+_MOST_LINKS = 40
+"""As the kernel follows in one look-up."""
+
+
+def make_directories(root: int, path: str, mode: int = 0o755, *, follow: bool = True) -> int:
+    """Open the directory `path` inside the root, making what is missing of it; returns an O_PATH descriptor.
+
+    Links are followed inside the root, one that dangles too: what it names is made. Without `follow` any link is an
+    error (ELOOP). A file in a directory's place is one (ENOTDIR).
+    """
+    resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | (0 if follow else RESOLVE_NO_SYMLINKS)
+    with contextlib.suppress(FileNotFoundError):
+        return openat2(root, path, os.O_PATH | os.O_DIRECTORY, resolve=resolve)
+    parent, name = _parent(root, path, mode, follow)
+    if not name:
+        return parent
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, mode, dir_fd=parent)
+        return openat2(parent, name, os.O_PATH | os.O_DIRECTORY, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+    finally:
+        os.close(parent)
+
+
+def make_file(root: int, path: str, mode: int = 0o644, *, follow: bool = True) -> int:
+    """Open `path` inside the root, made empty with its directories where nothing is, as `make_directories` does."""
+    resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | (0 if follow else RESOLVE_NO_SYMLINKS)
+    with contextlib.suppress(FileNotFoundError):
+        return openat2(root, path, os.O_PATH, resolve=resolve)
+    parent, name = _parent(root, path, 0o755, follow)
+    if not name:
+        return parent
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode, dir_fd=parent))
+        return openat2(parent, name, os.O_PATH, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+    finally:
+        os.close(parent)
+
+
+def open_parent(root: int, path: str, mode: int = 0o755) -> tuple[int, str]:
+    """The directory that the last part of `path` is to lie in, made where it is missing, and that part's name: what is
+    there already, a link too, is left alone. Links on the way are followed as `make_directories` does.
+
+    Raises IsADirectoryError where the path has no last part.
+    """
+    way, _, name = path.rstrip("/").rpartition("/")
+    if name in ("", ".", ".."):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    return make_directories(root, way or "/", mode), name
+
+
 def _parts(path: str) -> list[str]:
     return [part for part in path.split("/") if part not in ("", ".")]
 
 
-def make_directories(root: int, path: str, mode: int = 0o755) -> int:
-    """Open the directory `path` inside the root, making what is missing of it; returns an O_PATH descriptor.
+class _Place:
+    """Where a walk inside a root has come to: a descriptor, and the path to it, which has no links."""
 
-    Links on the way are followed inside the root, and a dangling one is an error (ENOENT), as is a file
-    (ENOTDIR).
-    """
-    at = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
-    done = ""
-    try:
-        for part in _parts(path):
-            done += "/" + part
-            try:
-                following = open_in_root(root, done, os.O_PATH | os.O_DIRECTORY)
-            except FileNotFoundError:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(part, mode, dir_fd=at)
-                following = open_in_root(root, done, os.O_PATH | os.O_DIRECTORY)
-            os.close(at)
-            at = following
-    except BaseException:
-        os.close(at)
-        raise
-    return at
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._parts: list[str] = []
+        self.descriptor = open_in_root(root, ".")
 
+    def _be(self, descriptor: int, parts: list[str]) -> None:
+        os.close(self.descriptor)
+        self.descriptor, self._parts = descriptor, parts
 
-def make_file(root: int, path: str, mode: int = 0o644) -> int:
-    """Open `path` inside the root, made empty with its directories where nothing is; returns an O_PATH descriptor."""
-    try:
-        return open_in_root(root, path, os.O_PATH)
-    except FileNotFoundError:
-        parent, name = os.path.split(path.rstrip("/"))
-        directory = make_directories(root, parent)
+    def up(self) -> None:
+        """Never out of the root, whatever has been put in the place of a directory meanwhile."""
+        parts = self._parts[:-1]
+        self._be(open_in_root(self._root, "/".join(parts) or ".", os.O_PATH | os.O_DIRECTORY), parts)
+
+    def down(self, name: str) -> str | None:
+        """Into what the name stands for. If that is a link: stay, and tell what it says; from the root if that is
+        absolute."""
+        found = openat2(self.descriptor, name, os.O_PATH | os.O_NOFOLLOW, resolve=RESOLVE_BENEATH)
+        if not stat.S_ISLNK(os.fstat(found).st_mode):
+            self._be(found, [*self._parts, name])
+            return None
         try:
-            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode, dir_fd=directory))
-        except FileExistsError:
-            pass
+            link = os.readlink("", dir_fd=found)
         finally:
-            os.close(directory)
-        return open_in_root(root, path, os.O_PATH)
+            os.close(found)
+        if link.startswith("/"):
+            self._be(open_in_root(self._root, "."), [])
+        return link
+
+
+def _parent(root: int, path: str, mode: int, follow: bool) -> tuple[int, str]:
+    """Walk to where the last part is to be made: its directory, and its name. If nothing is missing after all: what is
+    there, and no name."""
+    waiting = _parts(path)[::-1]
+    place = _Place(root)
+    links = 0
+    try:
+        while waiting:
+            part = waiting.pop()
+            if part == "..":
+                place.up()
+                continue
+            try:
+                link = place.down(part)
+            except FileNotFoundError:
+                if not waiting:
+                    return place.descriptor, part
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(part, mode, dir_fd=place.descriptor)
+                link = place.down(part)
+            if link is not None:
+                links += 1
+                if not follow or links > _MOST_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+                waiting += _parts(link)[::-1]
+    except BaseException:
+        os.close(place.descriptor)
+        raise
+    return place.descriptor, ""
 
 
 def read_in_root(root: int, path: str, limit: int = 4 << 20) -> bytes:

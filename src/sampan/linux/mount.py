@@ -7,7 +7,10 @@ A mount onto a path that a container's image controls goes onto a descriptor (`o
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from sampan.linux.libc import check, encode, libc, syscall
 
@@ -31,6 +34,7 @@ MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
 MS_RELATIME = 1 << 21
+MS_I_VERSION = 1 << 23
 MS_STRICTATIME = 1 << 24
 MS_LAZYTIME = 1 << 25
 
@@ -50,10 +54,24 @@ MOUNT_ATTR_RDONLY = 1
 MOUNT_ATTR_NOSUID = 2
 MOUNT_ATTR_NODEV = 4
 MOUNT_ATTR_NOEXEC = 8
+MOUNT_ATTR_RELATIME = 0
+MOUNT_ATTR_NOATIME = 0x10
+MOUNT_ATTR_STRICTATIME = 0x20
+MOUNT_ATTR__ATIME = 0x70
+"""The field of the three above, which takes one of them: it is cleared as a whole before it is set."""
+MOUNT_ATTR_NODIRATIME = 0x80
+MOUNT_ATTR_IDMAP = 0x100000
+MOUNT_ATTR_NOSYMFOLLOW = 0x200000
+
+LONGEST_VALUE = 255
+"""Bytes of an option's value that fsconfig(2) takes; mount(2) takes a page of options (`LONGEST_OPTIONS`)."""
+LONGEST_OPTIONS = 4095
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
-    """mount(2). `data` is the file system's own options, a page (4096 bytes) at most."""
+    """mount(2). `data` is the file system's own options; the kernel would cut what exceeds a page (E2BIG)."""
+    if len(os.fsencode(data)) > LONGEST_OPTIONS:
+        raise OSError(errno.E2BIG, "the options are longer than a page", target)
     check(
         libc.mount(encode(source), encode(target), encode(kind) or None, flags, encode(data) or None), "mount", target
     )
@@ -69,14 +87,20 @@ def pivot_root(new_root: str, put_old: str) -> None:
     syscall("pivot_root", encode(new_root), encode(put_old), path=new_root)
 
 
-def open_tree(path: str, flags: int = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC, *, directory: int = AT_FDCWD) -> int:
-    """open_tree(2): a detached copy of the mount at `path`, as a descriptor; with AT_RECURSIVE its submounts too."""
-    return syscall("open_tree", directory, encode(path), flags, path=path)
+def open_tree(path: str, *, recursive: bool = False, directory: int = AT_FDCWD) -> int:
+    """open_tree(2): a detached copy of the mount at `path`, as a descriptor; `recursive`: with its submounts.
+
+    An empty path: of what the descriptor `directory` is open on.
+    """
+    flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (AT_RECURSIVE if recursive else 0)
+    return syscall("open_tree", directory, encode(path), flags | (0 if path else AT_EMPTY_PATH), path=path or None)
 
 
-def move_mount(source: int, target: int) -> None:
-    """move_mount(2): attach a detached mount onto what the descriptor `target` (O_PATH) is open on."""
-    syscall("move_mount", source, b"", target, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
+def move_mount(source: int, target: int, path: str = "") -> None:
+    """move_mount(2): attach the mount that `source` is open on to what the descriptor `target` (O_PATH) is open on, or
+    to `path` from there."""
+    flags = MOVE_MOUNT_F_EMPTY_PATH | (0 if path else MOVE_MOUNT_T_EMPTY_PATH)
+    syscall("move_mount", source, b"", target, encode(path), flags)
 
 
 class _MountAttributes(ctypes.Structure):
@@ -88,13 +112,20 @@ class _MountAttributes(ctypes.Structure):
     )
 
 
-def mount_setattr(directory: int, *, attributes: int = 0, propagation: int = 0, recursive: bool = False) -> None:
-    """mount_setattr(2) on the mount that the descriptor is open on."""
-    arguments = _MountAttributes(attributes, 0, propagation, 0)
+def mount_setattr(
+    directory: int, *, attributes: int = 0, cleared: int = 0, propagation: int = 0, user_namespace: int = 0,
+    recursive: bool = False,
+) -> None:  # fmt: skip
+    """mount_setattr(2) on the mount that the descriptor is open on: MOUNT_ATTR_* to set and to clear, MS_SHARED or
+    another kind of propagation, a user namespace's descriptor along with MOUNT_ATTR_IDMAP."""
+    arguments = _MountAttributes(attributes, cleared, propagation, user_namespace)
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
-    syscall(
-        "mount_setattr", directory, b"", flags, ctypes.byref(arguments), ctypes.sizeof(arguments)
-    )  # fmt: skip
+    syscall("mount_setattr", directory, b"", flags, ctypes.byref(arguments), ctypes.sizeof(arguments))
+
+
+def set_propagation(directory: int, propagation: int) -> None:
+    """Set MS_SHARED, MS_SLAVE, MS_PRIVATE or MS_UNBINDABLE, with MS_REC on the whole tree."""
+    mount_setattr(directory, propagation=propagation & ~MS_REC, recursive=bool(propagation & MS_REC))
 
 
 def is_mounted(path: str) -> bool:
@@ -104,22 +135,74 @@ def is_mounted(path: str) -> bool:
         return any(line.split(" ", 5)[4] == octal for line in table)
 
 
+class Mount(NamedTuple):
+    """A line of mountinfo. `root`: which part of the file system is mounted."""
+
+    root: str
+    point: str
+    kind: str
+
+
+def mounts() -> list[Mount]:
+    """The mounts of this process's namespace, as far as its root leads to them: proc_pid_mountinfo(5)."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        return [_parsed(line) for line in table]
+
+
+def _parsed(line: str) -> Mount:
+    before, _, after = line.partition(" - ")
+    _, _, _, root, point, _ = before.split(" ", 5)
+    for escape, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        root, point = root.replace(escape, character), point.replace(escape, character)
+    return Mount(root, point, after.partition(" ")[0])
+
+
+_FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
+_FSCONFIG_SET_FLAG = 0
 _FSCONFIG_SET_STRING = 1
 _FSCONFIG_CMD_CREATE = 6
-_FSOPEN_CLOEXEC = 1
+
+
+def new_mount(kind: str, options: Iterable[tuple[str, str | None]], attributes: int = 0) -> int:
+    """A new mount of a file system, detached, by fsopen(2) and its siblings. An option without a value is a flag.
+
+    The OSError says what the file system says of it.
+    """
+    name, _, subtype = kind.partition(".")
+    context = syscall("fsopen", encode(name), _FSOPEN_CLOEXEC, path=kind)
+    try:
+        for key, value in (*options, *((("subtype", subtype),) if subtype else ())):
+            if value is None:
+                syscall("fsconfig", context, _FSCONFIG_SET_FLAG, encode(key), None, 0)
+            else:
+                syscall("fsconfig", context, _FSCONFIG_SET_STRING, encode(key), encode(value), 0)
+        syscall("fsconfig", context, _FSCONFIG_CMD_CREATE, None, None, 0)
+        return syscall("fsmount", context, _FSMOUNT_CLOEXEC, attributes)
+    except OSError as error:
+        said = _said(context)
+        if not said:
+            raise
+        raise OSError(error.errno, said) from error
+    finally:
+        os.close(context)
+
+
+def _said(context: int) -> str:
+    """The file system's own words on what failed, if it has any."""
+    words: list[str] = []
+    try:
+        while True:
+            kind, _, message = os.read(context, 4096).decode(errors="replace").strip().partition(" ")
+            if kind == "e":
+                words.append(message)
+    except OSError:  # ENODATA after the last one; ENOMSG, or none of this, where the kernel is older.
+        return "; ".join(words)
 
 
 def mount_overlay(target: str, lower: list[str], upper: str, work: str) -> None:
-    """An overlay of any number of lower directories, topmost first, by fsopen(2) and its siblings: mount(2) takes one
-    page of options. Linux 6.5 and later."""
-    context = syscall("fsopen", b"overlay", _FSOPEN_CLOEXEC)
-    try:
-        for key, value in (*(("lowerdir+", each) for each in lower), ("upperdir", upper), ("workdir", work)):
-            syscall("fsconfig", context, _FSCONFIG_SET_STRING, key.encode(), encode(value), 0, path=value)
-        syscall("fsconfig", context, _FSCONFIG_CMD_CREATE, None, None, 0, path=target)
-        tree = syscall("fsmount", context, _FSOPEN_CLOEXEC, 0)
-    finally:
-        os.close(context)
+    """An overlay of any number of lower directories, topmost first: mount(2) takes one page of options. Linux 6.5."""
+    layers = [("lowerdir+", each) for each in lower]
+    tree = new_mount("overlay", [*layers, ("upperdir", upper), ("workdir", work)])
     try:
         directory = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -20,7 +20,7 @@ from sampan.errors import Conflict, Internal, InvalidArgument, NotFound, SampanE
 from sampan.linux import process, seccomp
 from sampan.linux.cgroup import Cgroup, Counters
 from sampan.oci.runtime import Hooks, LinuxResources, Process, Seccomp, Spec
-from sampan.runtime import birth, group, hooks, identity, init, state, sync
+from sampan.runtime import birth, group, hooks, identity, idmap, init, state, sync
 from sampan.runtime.hooks import Status
 from sampan.runtime.plan import Options, Plan, checked_process, plan, with_default_devices
 
@@ -178,7 +178,8 @@ class Container:
                     identity.write_maps(pid, what.maps)
                     identity.set_oom_score(pid, what.process.oom_score_adj)
                     sync.send(parent, sync.MAPPED)
-                sync.send(parent, sync.GROUP + program)
+                with idmap.opened(what, pid) as trees:
+                    sync.send(parent, sync.GROUP + program, *trees)
             record = msgspec.structs.replace(
                 record, pid=pid, start_time=state.start_time(pid), cgroup_places=cgroup.places
             )

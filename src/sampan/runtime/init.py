@@ -66,12 +66,13 @@ def run(
         if plan.domainname:
             namespaces.set_domainname(plan.domainname)
         if plan.user_namespace:
-            filter_program = _enter_group(plan, connection)
-            root = rootfs.build(plan)
+            filter_program, mapped = _enter_group(plan, connection)
+            root = rootfs.build(plan, mapped)
+            rootfs.finish(root, plan)
         else:
             root = rootfs.build(plan)
-            filter_program = _enter_group(plan, connection)
-        rootfs.finish(root, plan)
+            filter_program, mapped = _enter_group(plan, connection)
+            rootfs.finish(root, plan, mapped)
         if plan.hooks is not None and hooks.at_creation(plan.hooks):
             sync.send(connection, sync.HOOKS)
             sync.expect(connection, sync.RESUME)
@@ -83,7 +84,7 @@ def run(
             stdio = (slave, slave, slave)
         rootfs.set_sysctls(root, plan.sysctl)
         rootfs.protect(root, plan)
-        rootfs.enter(root)
+        rootfs.enter(root, plan.options.pivot)
         connection, listener, master = _rearrange(stdio, plan.options.preserved, connection, listener, master)
         if plan.options.keyring:
             linux_process.join_session_keyring("_ses." + plan.cgroup.rpartition("/")[2])
@@ -151,11 +152,11 @@ def run_exec(
         os._exit(1)
 
 
-def _enter_group(plan: Plan, connection: socket.socket) -> bytes:
-    """Wait for the cgroup and join it; returns the seccomp program."""
-    program, _ = sync.expect(connection, sync.GROUP)
+def _enter_group(plan: Plan, connection: socket.socket) -> tuple[bytes, list[int]]:
+    """Wait for the cgroup and join it; returns the seccomp program and the sources of id-mapped mounts."""
+    program, mapped = sync.expect(connection, sync.GROUP)
     _join_cgroup(Cgroup(plan.cgroup, plan.cgroup_places), plan.new_cgroup_namespace)
-    return program
+    return program, mapped
 
 
 def _join_cgroup(group: Cgroup, new_namespace: bool) -> None:

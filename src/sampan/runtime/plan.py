@@ -5,29 +5,26 @@ The plan is in the order in which `init` carries it out. Follows runtime-spec co
 
 from __future__ import annotations
 
-import os
-
 import msgspec
 
 from sampan.errors import InvalidArgument, Unsupported
-from sampan.linux import mount as m
 from sampan.linux.namespaces import CLONE_NEWUSER, FLAGS
 from sampan.oci.runtime import Device, DeviceCgroup, Hooks, Linux, LinuxResources, Process, Seccomp, Spec, User
-from sampan.runtime import hooks, scheduling, sysctl
+from sampan.runtime import devices, hooks, scheduling, sysctl
 from sampan.runtime.hooks import Subject
 from sampan.runtime.identity import Maps, check_id, check_mapped, checked_maps
-from sampan.runtime.mounts import PROPAGATION, MountStep, mount_step, split
+from sampan.runtime.mounts import (
+    MountStep,
+    checked_label,
+    checked_paths,
+    mount_step,
+    root_path,
+    root_propagation,
+    split,
+)
 
 INIT_ANNOTATION = "sampan.init"
 """Set to `true`: process 1 is a small reaper that starts the program and passes signals on (Docker's --init)."""
-
-DEFAULT_DEVICES = tuple(
-    Device(type="c", path=f"/dev/{name}", major=major, minor=minor, file_mode=0o666, uid=0, gid=0)
-    for name, major, minor in (
-        ("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0),
-    )
-)  # fmt: skip
-"""config-linux.md, default devices."""
 
 _ALWAYS_ALLOWED = (
     *(DeviceCgroup(allow=True, type=kind, access="m") for kind in "cb"),
@@ -35,14 +32,6 @@ _ALWAYS_ALLOWED = (
         DeviceCgroup(allow=True, type="c", major=major, minor=minor, access="rwm")
         for major, minor in ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2), (136, -1))
     ),
-)
-
-DEVICE_LINKS = (
-    ("fd", "/proc/self/fd"),
-    ("stdin", "/proc/self/fd/0"),
-    ("stdout", "/proc/self/fd/1"),
-    ("stderr", "/proc/self/fd/2"),
-    ("ptmx", "pts/ptmx"),
 )
 
 
@@ -71,6 +60,7 @@ class Plan(msgspec.Struct, frozen=True):
     hooks: Hooks | None
     root: str
     root_propagation: int
+    """MS_SLAVE and its siblings, with MS_REC if it is the whole tree's."""
     readonly_root: bool
     clone_flags: int
     """CLONE_NEW*, without the cgroup and time namespaces, which the process makes itself."""
@@ -85,10 +75,13 @@ class Plan(msgspec.Struct, frozen=True):
     """Clock, seconds and nanoseconds; None: no new time namespace."""
     mounts: tuple[MountStep, ...]
     cgroup_mounts: tuple[MountStep, ...]
-    """Those that wait for the cgroup: its file system, and what lies above or below its place and comes later."""
+    """Those that wait for the cgroup and for what the parent opens: the cgroup's file system, id-mapped mounts, and
+    what lies above or below their places and comes later."""
     devices: tuple[Device, ...]
     masked: tuple[str, ...]
     readonly: tuple[str, ...]
+    mount_label: str
+    """The security context of new mounts."""
     sysctl: tuple[tuple[str, str], ...]
     hostname: str
     domainname: str
@@ -145,15 +138,15 @@ def plan(spec: Spec, container_id: str, bundle: str, options: Options = _PLAIN) 
         raise InvalidArgument("config.json: hostname needs a uts namespace")
     resources = linux.resources or LinuxResources()
     cgroup, unit, parent = _cgroup(linux.cgroups_path, container_id, options.systemd)
-    mounts = tuple(mount_step(each, bundle) for each in spec.mounts)
+    mounts = tuple(mount_step(each, bundle, "user" in seen) for each in spec.mounts)
     # With a user namespace, the cgroup is joined before anything is mounted.
     mounts, cgroup_mounts = (mounts, ()) if "user" in seen else split(mounts)
     return Plan(
         subject=Subject(container_id, bundle, spec.annotations),
         options=options,
         hooks=hooks.check(spec.hooks),
-        root=os.path.normpath(os.path.join(bundle, spec.root.path)),
-        root_propagation=_root_propagation(linux.rootfs_propagation),
+        root=root_path(bundle, spec.root.path),
+        root_propagation=root_propagation(linux.rootfs_propagation),
         readonly_root=spec.root.readonly,
         clone_flags=clone_flags,
         new_cgroup_namespace=new_cgroup,
@@ -163,9 +156,10 @@ def plan(spec: Spec, container_id: str, bundle: str, options: Options = _PLAIN) 
         user_namespace="user" in seen,
         maps=_maps(linux, bool(clone_flags & CLONE_NEWUSER), spec.process.user),
         time_offsets=_time_offsets(linux, new_time),
-        devices=_devices(linux.devices),
-        masked=linux.masked_paths,
-        readonly=linux.readonly_paths,
+        devices=devices.planned(linux.devices),
+        masked=checked_paths(linux.masked_paths, "maskedPaths"),
+        readonly=checked_paths(linux.readonly_paths, "readonlyPaths"),
+        mount_label=checked_label(linux.mount_label),
         sysctl=sysctl.checked(linux.sysctl, seen) if linux.sysctl else (),
         hostname=spec.hostname,
         domainname=spec.domainname,
@@ -209,14 +203,10 @@ def _refuse(spec: Spec) -> None:
     linux = spec.linux
     assert linux is not None
     for name, given in (
-        ("linux.intelRdt", linux.intel_rdt),
-        ("linux.mountLabel", linux.mount_label), ("linux.personality", linux.personality),
+        ("linux.intelRdt", linux.intel_rdt), ("linux.personality", linux.personality),
     ):  # fmt: skip
         if given:
             raise Unsupported(f"config.json: {name} is not supported")
-    for mount in spec.mounts:
-        if mount.uid_mappings or mount.gid_mappings:
-            raise Unsupported(f"mount {mount.destination}: id-mapped mounts are not supported")
 
 
 def _cgroup(given: str, container_id: str, systemd: bool) -> tuple[str, str, str]:
@@ -254,20 +244,6 @@ def _time_offsets(linux: Linux, new: bool) -> tuple[tuple[str, int, int], ...] |
         if not 0 <= offset.nanosecs < 10**9 or abs(offset.secs) >= 1 << 63:
             raise InvalidArgument(f"config.json: linux.timeOffsets.{clock}: out of range")
     return tuple((clock, offset.secs, offset.nanosecs) for clock, offset in linux.time_offsets.items())
-
-
-def _root_propagation(name: str) -> int:
-    if not name:
-        # Mounts that the host makes later are seen, ours are not seen by the host.
-        return m.MS_SLAVE | m.MS_REC
-    if name not in PROPAGATION:
-        raise InvalidArgument(f"config.json: unknown rootfsPropagation {name!r}")
-    return PROPAGATION[name] | m.MS_REC
-
-
-def _devices(extra: tuple[Device, ...]) -> tuple[Device, ...]:
-    asked = {device.path for device in extra}
-    return (*(each for each in DEFAULT_DEVICES if each.path not in asked), *extra)
 
 
 def with_default_devices(resources: LinuxResources) -> LinuxResources:

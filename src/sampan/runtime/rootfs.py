@@ -1,7 +1,7 @@
-"""Making the container's file system: mounts, devices, the change of root, hidden and read-only paths.
+"""Making the container's file system: its root, mounts, devices, the change of root, hidden and read-only paths.
 
-Runs in the child, in its own mount namespace, still with the host's root: nothing of the image's
-content is trusted. Every destination is resolved by openat2 inside the container's root, and mounted on by descriptor.
+Runs in the child, in its own mount namespace, still with the host's root: nothing of the image's content is trusted.
+What is done to a path is done to a descriptor that openat2 opened inside the container's root.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 
-from sampan.errors import Internal
+from sampan.errors import InvalidArgument, Unsupported
 from sampan.linux import mount as m
-from sampan.linux.cgroup import Cgroup, hierarchies
+from sampan.linux import selinux
+from sampan.linux.cgroup import Cgroup
 from sampan.linux.fs import (
     DEVPTS_SUPER_MAGIC,
     RESOLVE_BENEATH,
@@ -30,214 +31,146 @@ from sampan.linux.fs import (
     openat2,
 )
 from sampan.linux.terminal import open_slave
-from sampan.oci.runtime import Device
-from sampan.runtime import identity
+from sampan.runtime import devices, identity
+from sampan.runtime.mounting import mount_all, open_source
 from sampan.runtime.mounts import MountStep
-from sampan.runtime.plan import DEVICE_LINKS, Plan
+from sampan.runtime.plan import Plan
+from sampan.runtime.tree import Tree, closing, told
 
-_CLONE_ALL = m.OPEN_TREE_CLONE | m.OPEN_TREE_CLOEXEC | m.AT_RECURSIVE
 _NULL = os.makedev(1, 3)
-_PLAIN = ("/proc", "/sys", "/dev")
-_KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+_PROC_ROOT = 1
 
 
-@contextlib.contextmanager
-def _told(what: str) -> Iterator[None]:
-    """An OSError as an error that says what was being done."""
-    try:
-        yield
-    except OSError as error:
-        raise Internal(f"{what}: {(error.strerror or str(error)).lower()}") from error
-
-
-@contextlib.contextmanager
-def _closing(descriptor: int) -> Iterator[int]:
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def build(plan: Plan) -> int:
-    """Mount what does not need the cgroup below the root directory; returns the root's descriptor."""
-    with _told("make the mounts of the host private"):
-        m.mount("", "/", flags=plan.root_propagation)
-    with _told(f"error mounting the root file system {plan.root}"):
-        # A mount of its own: pivot_root wants one, and no flag of it changes the host's.
-        m.mount(plan.root, plan.root, flags=m.MS_BIND | m.MS_REC)
-    root = os.open(plan.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    trees: dict[MountStep, int] = {}
+def build(plan: Plan, mapped: Sequence[int] = ()) -> Tree:
+    """Mount what does not need the cgroup. `mapped`: the sources of id-mapped mounts, if they are here already."""
+    os.umask(0o022)
+    if plan.mount_label and not selinux.enabled():
+        raise Unsupported("config.json: linux.mountLabel: SELinux is not enabled")
+    shares = bool(plan.root_propagation & m.MS_SHARED)
+    if not shares:
+        _cut_off()
+    tree, host = _root(plan)
+    # What only the host's ids may reach is opened before they are given up; and a mount that is to share with the host
+    # is copied from one that does, before they stop to.
+    opened = _open_sources(plan) if shares or plan.user_namespace else {}
+    if shares:
+        _cut_off()
+    with told(f"root.path {plan.root}"), closing(host):
+        m.move_mount(tree.root, host)
     if plan.user_namespace:
-        # What only the host's ids may reach is opened before they are given up.
-        trees = _open_sources(plan)
         identity.become_root()
-    _mount_all(root, plan, plan.mounts, trees)
-    _make_devices(root, plan)
-    return root
+    tree.sources.update(opened)
+    _add_mapped(tree, plan, mapped)
+    mount_all(tree, plan.mounts, plan.new_cgroup_namespace, Cgroup(plan.cgroup, plan.cgroup_places))
+    if not any(step.bind and step.place == "/dev" for step in (*plan.mounts, *plan.cgroup_mounts)):
+        # Somebody's own directory, such as the host's, stays as it is.
+        devices.make(tree, plan.devices)
+    return tree
 
 
-def finish(root: int, plan: Plan) -> None:
+def finish(tree: Tree, plan: Plan, mapped: Sequence[int] = ()) -> None:
     """Mount the rest: this process is in its cgroup now."""
-    _mount_all(root, plan, plan.cgroup_mounts, {})
-    with _told(f"create the working directory {plan.process.cwd}"):
-        os.close(make_directories(root, plan.process.cwd))
+    _add_mapped(tree, plan, mapped)
+    mount_all(tree, plan.cgroup_mounts, plan.new_cgroup_namespace, Cgroup(plan.cgroup, plan.cgroup_places))
+    with told(f"create the working directory {plan.process.cwd}"):
+        os.close(make_directories(tree.root, plan.process.cwd))
 
 
-def _mount_all(root: int, plan: Plan, steps: Iterable[MountStep], trees: dict[MountStep, int]) -> None:
-    """`trees`: the sources of bind mounts that are open already; they are used up."""
-    for step in steps:
-        with _told(f'error mounting "{step.source}" to rootfs at "{step.destination}"'):
-            if step.bind:
-                _bind(root, step, trees.pop(step, None))
-            else:
-                _mount(root, step, plan)
+def _cut_off() -> None:
+    """Nothing that is mounted from here on shows on the host, where nobody asks for it."""
+    with told("make the mounts of the host slaves"):
+        m.mount("", "/", flags=m.MS_SLAVE | m.MS_REC)
 
 
-def _target(root: int, step: MountStep, source_is_directory: bool) -> int:
-    """The destination, made if it is missing. As O_PATH: nothing is opened, only named.
-
-    /proc, /sys and /dev may not be links: what is written there later would be written elsewhere (CVE-2019-19921).
-    """
-    if step.destination.rstrip("/") in _PLAIN:
-        with contextlib.suppress(FileNotFoundError):
-            os.close(openat2(root, step.destination, os.O_PATH, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS))
-    if source_is_directory:
-        return make_directories(root, step.destination)
-    return make_file(root, step.destination)
-
-
-def _mount(root: int, step: MountStep, plan: Plan) -> None:
-    with _closing(_target(root, step, True)) as target:
-        if step.kind == "cgroup":
-            group = Cgroup(plan.cgroup, plan.cgroup_places)
-            _mount_cgroups(root, target, step, plan.new_cgroup_namespace, group)
-            return
-        m.mount(step.source or step.kind, of_descriptor(target), step.kind, step.flags, step.data)
-    if step.propagation:
-        with _closing(open_in_root(root, step.destination)) as mounted:
-            m.mount_setattr(
-                mounted, propagation=step.propagation & ~m.MS_REC, recursive=bool(step.propagation & m.MS_REC)
-            )
+def _root(plan: Plan) -> tuple[Tree, int]:
+    """A mount of its own, detached yet, and a descriptor of where it belongs: pivot_root wants one, and no flag of it
+    changes the host's."""
+    with told(f"root.path {plan.root}"):
+        host = os.open(plan.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        place = os.readlink(of_descriptor(host))
+        if place == "/":
+            raise InvalidArgument(f"root.path {plan.root} is the host's own root")
+        root = m.open_tree("", recursive=True, directory=host)
+        if not plan.root_propagation & m.MS_SLAVE:
+            m.set_propagation(root, m.MS_PRIVATE | m.MS_REC)
+    return Tree(root, place, plan.mount_label, plan.root_propagation), host
 
 
-def _open_sources(plan: Plan) -> dict[MountStep, int]:
+def _open_sources(plan: Plan) -> dict[MountStep, list[int]]:
     """The trees of the bind mounts."""
-    trees: dict[MountStep, int] = {}
-    for step in plan.mounts:
-        if step.bind and step not in trees:
-            with _told(f'error mounting "{step.source}" to rootfs at "{step.destination}"'):
-                trees[step] = _clone_tree(step)
-    return trees
+    opened: dict[MountStep, list[int]] = {}
+    for step in (*plan.mounts, *plan.cgroup_mounts):
+        if step.bind and not step.remount and step.id_map is None:
+            opened.setdefault(step, []).append(open_source(step))
+    return opened
 
 
-def _clone_tree(step: MountStep) -> int:
-    recursive = bool(step.flags & m.MS_REC)
-    return m.open_tree(step.source, m.OPEN_TREE_CLONE | m.OPEN_TREE_CLOEXEC | (m.AT_RECURSIVE if recursive else 0))
+def _add_mapped(tree: Tree, plan: Plan, mapped: Sequence[int]) -> None:
+    if mapped:
+        steps = (step for step in (*plan.mounts, *plan.cgroup_mounts) if step.id_map is not None)
+        for step, descriptor in zip(steps, mapped, strict=True):
+            tree.sources.setdefault(step, []).append(descriptor)
 
 
-def _bind(root: int, step: MountStep, tree: int | None = None) -> None:
-    with _closing(_clone_tree(step) if tree is None else tree) as tree:
-        directory = stat.S_ISDIR(os.fstat(tree).st_mode)
-        if step.attributes:
-            m.mount_setattr(tree, attributes=step.attributes)
-        if step.recursive_attributes:
-            m.mount_setattr(tree, attributes=step.recursive_attributes, recursive=True)
-        # What the clone would hand on to its peers on the host is cut first, unless it is asked for.
-        propagation = step.propagation or m.MS_PRIVATE | m.MS_REC
-        m.mount_setattr(tree, propagation=propagation & ~m.MS_REC, recursive=bool(propagation & m.MS_REC))
-        with _closing(_target(root, step, directory)) as target:
-            if stat.S_ISDIR(os.fstat(target).st_mode) != directory:
-                number = errno.ENOTDIR if directory else errno.EISDIR
-                raise OSError(number, os.strerror(number), step.destination)
-            m.move_mount(tree, target)
+# --- The change of root -----------------------------------------------------------------------------------
 
 
-def _mount_cgroups(root: int, target: int, step: MountStep, own: bool, group: Cgroup) -> None:
-    """The cgroup file system as the container's own group is its root: v2 in one mount, v1 as a directory of trees."""
-    trees = hierarchies()
-    if trees.unified:
-        if own:
-            m.mount("cgroup", of_descriptor(target), "cgroup2", step.flags, step.data)
-        else:
-            _bind_directory(trees.roots[""], target, step.flags)
-        return
-    m.mount("tmpfs", of_descriptor(target), "tmpfs", m.MS_NOSUID | m.MS_NODEV | m.MS_NOEXEC, "mode=755")
-    # `target` still names what lies below the new mount: the way into it is a look-up.
-    with _closing(open_in_root(root, step.destination)) as inside:
-        mounted: set[str] = set()
-        for controller, host in trees.roots.items():
-            name = os.path.basename(host)
-            if controller and name not in mounted:  # Not v2's beside v1's.
-                mounted.add(name)
-                os.mkdir(name, 0o755, dir_fd=inside)
-                with _closing(os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=inside)) as directory:
-                    if own:
-                        options = ",".join(each for each, where in trees.roots.items() if where == host)
-                        options = options.replace("name=systemd", "none,name=systemd")
-                        m.mount("cgroup", of_descriptor(directory), "cgroup", step.flags, options)
-                    else:
-                        _bind_directory(group.shown(host), directory, step.flags)
-            if controller and controller != name and not controller.startswith("name="):
-                os.symlink(name, controller, dir_fd=inside)
-        if step.flags & m.MS_RDONLY:
-            m.mount_setattr(inside, attributes=m.MOUNT_ATTR_RDONLY)
+def enter(tree: Tree, pivot: bool = True) -> None:
+    """Make the container's root the root of this process's namespace, and the host's root unreachable.
+
+    Without `pivot` by moving the mount: for a host whose own root is the boot's RAM file system, which can't be
+    pivoted away.
+    """
+    if pivot:
+        with told("pivot_root"):
+            _pivot(tree.root)
+    else:
+        with told("move the root"):
+            _move(tree)
+    if tree.propagation & (m.MS_SHARED | m.MS_UNBINDABLE):
+        with told("set the root's propagation"):
+            # Not earlier: a mount that is shared can't become the root.
+            m.set_propagation(tree.root, tree.propagation)
+    os.close(tree.root)
 
 
-def _bind_directory(source: str, target: int, flags: int) -> None:
-    with _closing(m.open_tree(source)) as tree:
-        m.mount_setattr(tree, attributes=flags & (m.MS_RDONLY | m.MS_NOSUID | m.MS_NODEV | m.MS_NOEXEC))
-        m.move_mount(tree, target)
+def _pivot(root: int) -> None:
+    old = os.open("/", os.O_DIRECTORY | os.O_RDONLY | os.O_CLOEXEC)
+    os.fchdir(root)
+    m.pivot_root(".", ".")
+    # The old root lies over the new one now. Made a slave, its unmounting is not carried to the host.
+    os.fchdir(old)
+    m.mount("", ".", flags=m.MS_SLAVE | m.MS_REC)
+    m.umount(".", m.MNT_DETACH)
+    os.chdir("/")
+    os.close(old)
 
 
-def _make_devices(root: int, plan: Plan) -> None:
-    if any(step.bind and step.destination.rstrip("/") == "/dev" for step in plan.mounts):
-        return  # Somebody's own directory, such as the host's: it stays as it is.
-    with _told("create /dev"), _closing(make_directories(root, "/dev")) as dev:
-        for name, target in DEVICE_LINKS:
-            with contextlib.suppress(FileExistsError):
-                os.symlink(target, name, dir_fd=dev)
-    umask = os.umask(0)
+def _move(tree: Tree) -> None:
+    """The host's mounts stay in the namespace, below. Its proc and sysfs must not: whoever finds one that is mounted as
+    a whole may mount others without what covers parts of the container's."""
+    inside = tree.place.rstrip("/") + "/"
+    for each in m.mounts():
+        if each.root == "/" and each.kind in ("proc", "sysfs") and not each.point.startswith(inside):
+            _remove(each.point)
+    os.fchdir(tree.root)
+    m.move_mount(tree.root, m.AT_FDCWD, "/")
+    os.chroot(".")
+    os.chdir("/")
+
+
+def _remove(point: str) -> None:
     try:
-        for device in plan.devices:
-            with _told(f"create device {device.path}"):
-                _make_device(root, device)
-    finally:
-        os.umask(umask)
+        m.umount(point, m.MNT_DETACH)
+    except FileNotFoundError:
+        return  # It went with the one that it was mounted in.
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EPERM):
+            raise
+        m.mount("tmpfs", point, "tmpfs", m.MS_RDONLY)  # What a user namespace has inherited it may only cover.
 
 
-def _make_device(root: int, device: Device) -> None:
-    if device.type not in _KINDS:
-        raise OSError(errno.EINVAL, f"unknown device type {device.type!r}")
-    parent, name = os.path.split(device.path)
-    mode = _KINDS[device.type] | (0o666 if device.file_mode is None else device.file_mode & 0o7777)
-    with _closing(make_directories(root, parent)) as directory:
-        try:
-            os.mknod(name, mode, os.makedev(device.major, device.minor), dir_fd=directory)
-        except FileExistsError:
-            return
-        except PermissionError:
-            # Where devices can't be made (a user namespace, a sandbox), the host's own is bound.
-            os.close(make_file(root, device.path))
-            with _closing(m.open_tree(device.path)) as tree, _closing(open_in_root(root, device.path)) as target:
-                m.move_mount(tree, target)
-            return
-        if device.uid or device.gid:
-            os.chown(name, device.uid or 0, device.gid or 0, dir_fd=directory, follow_symlinks=False)
-
-
-def enter(root: int) -> None:
-    """Make the descriptor's directory the root of this process's namespace, and the host's root unreachable."""
-    with _told("pivot_root"):
-        old = os.open("/", os.O_DIRECTORY | os.O_RDONLY | os.O_CLOEXEC)
-        os.fchdir(root)
-        m.pivot_root(".", ".")
-        # The old root lies over the new one now. Made a slave, its unmounting is not carried to the host.
-        os.fchdir(old)
-        m.mount("", ".", flags=m.MS_SLAVE | m.MS_REC)
-        m.umount(".", m.MNT_DETACH)
-        os.chdir("/")
-        os.close(old)
-        os.close(root)
+# --- The terminal, kernel parameters ------------------------------------------------------------------------
 
 
 def open_terminal(root: int) -> tuple[int, int]:
@@ -246,9 +179,9 @@ def open_terminal(root: int) -> tuple[int, int]:
     A container may have put anything in the place of /dev/pts. In the kernel's own file system of that kind nobody can
     make a name, so that ptmx in it is what it should be, unless something is mounted over it.
     """
-    with _told("open a terminal in /dev/pts"):
+    with told("open a terminal in /dev/pts"):
         way = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS
-        with _closing(openat2(root, "/dev/pts", os.O_PATH | os.O_DIRECTORY, resolve=way)) as pts:
+        with closing(openat2(root, "/dev/pts", os.O_PATH | os.O_DIRECTORY, resolve=way)) as pts:
             if file_system(pts) != DEVPTS_SUPER_MAGIC:
                 raise OSError(errno.ENODEV, "it is not the kernel's")
             way = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
@@ -260,41 +193,65 @@ def open_terminal(root: int) -> tuple[int, int]:
             raise
 
 
-def open_console(root: int) -> tuple[int, int]:
+def open_console(tree: Tree) -> tuple[int, int]:
     """A terminal, and its slave on /dev/console, which may be no link (CVE-2025-52565, CVE-2026-88264)."""
-    master, slave = open_terminal(root)
-    with _told("make /dev/console"):
-        with contextlib.suppress(FileNotFoundError):
-            os.close(openat2(root, "/dev/console", os.O_PATH, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS))
-        with _closing(m.open_tree(of_descriptor(slave))) as tree, _closing(make_file(root, "/dev/console")) as console:
-            m.move_mount(tree, console)
+    master, slave = open_terminal(tree.root)
+    with (
+        told("make /dev/console"),
+        closing(m.open_tree("", directory=slave)) as mount,
+        closing(make_file(tree.root, "/dev/console", follow=False)) as console,
+    ):
+        m.move_mount(mount, console)
     return master, slave
 
 
-def set_sysctls(root: int, values: Iterable[tuple[str, str]]) -> None:
-    """Write kernel parameters of the namespaces that this process is in: before /proc/sys is made read-only."""
-    for name, value in values:
-        with _told(f"write sysctl {name} = {value}"):
-            # No link and no other mount on the way: an image's or a volume's look-alike is not written to.
-            resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS
-            descriptor = openat2(root, "/proc/sys/" + name, os.O_WRONLY, resolve=resolve)
-            with os.fdopen(descriptor, "w") as file:
-                if not is_procfs(descriptor):
+def set_sysctls(tree: Tree, values: Iterable[tuple[str, str]]) -> None:
+    """Write kernel parameters of the namespaces that this process is in: before /proc/sys is made read-only.
+
+    Only to the kernel's: /proc is a whole procfs, and nothing is mounted in it on the way (CVE-2025-52881).
+    """
+    values = tuple(values)
+    if not values:
+        return
+    with told("open /proc"):
+        resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS
+        proc = openat2(tree.root, "/proc", os.O_PATH | os.O_DIRECTORY, resolve=resolve)
+    with closing(proc):
+        for name, value in values:
+            with told(f"write sysctl {name} = {value}"):
+                if not is_procfs(proc) or os.fstat(proc).st_ino != _PROC_ROOT:
                     raise OSError(errno.EXDEV, "/proc/sys is not the kernel's")
-                file.write(value)
+                _write(proc, "sys/" + name, value)
 
 
-def protect(root: int, plan: Plan) -> None:
+def _write(proc: int, path: str, value: str) -> None:
+    try:
+        descriptor = openat2(
+            proc, path, os.O_WRONLY, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
+        )  # fmt: skip
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            raise OSError(errno.EXDEV, "/proc/sys is not the kernel's") from error
+        raise
+    with os.fdopen(descriptor, "w") as file:
+        file.write(value)
+
+
+# --- Hidden and read-only -----------------------------------------------------------------------------------
+
+
+def protect(tree: Tree, plan: Plan) -> None:
     """Hide and write-protect what the configuration lists, and at last the root itself."""
+    for mount in tree.readonly:
+        with told("make a mount read-only"), closing(mount):
+            m.mount_setattr(mount, attributes=m.MOUNT_ATTR_RDONLY)
     for path in plan.readonly:
-        with _told(f"make {path} read-only"):
-            _make_readonly(root, path)
-    for path in plan.masked:
-        with _told(f"hide {path}"):
-            _mask(root, path)
+        with told(f"make {path} read-only"):
+            _make_readonly(tree.root, path)
+    _mask_all(tree, plan.masked)
     if plan.readonly_root:
-        with _told("make the root file system read-only"):
-            m.mount_setattr(root, attributes=m.MOUNT_ATTR_RDONLY)
+        with told("make the root file system read-only"):
+            m.mount_setattr(tree.root, attributes=m.MOUNT_ATTR_RDONLY)
 
 
 def _existing(root: int, path: str) -> int | None:
@@ -309,22 +266,43 @@ def _make_readonly(root: int, path: str) -> None:
     target = _existing(root, path)
     if target is None:
         return
-    with _closing(target), _closing(m.open_tree(of_descriptor(target), _CLONE_ALL)) as tree:
-        m.mount_setattr(tree, attributes=m.MOUNT_ATTR_RDONLY)
-        m.move_mount(tree, target)
+    with closing(target), closing(m.open_tree("", recursive=True, directory=target)) as mount:
+        m.mount_setattr(mount, attributes=m.MOUNT_ATTR_RDONLY)
+        m.move_mount(mount, target)
 
 
-def _mask(root: int, path: str) -> None:
-    target = _existing(root, path)
-    if target is None:
-        return
-    with _closing(target):
-        if stat.S_ISDIR(os.fstat(target).st_mode):
-            m.mount("tmpfs", of_descriptor(target), "tmpfs", m.MS_RDONLY, "nr_inodes=2")
-            return
-        with _closing(m.open_tree("/dev/null")) as null:
-            found = os.fstat(null)
-            # Bound in its place, anything else would show the container what lies there (CVE-2025-31133).
-            if not stat.S_ISCHR(found.st_mode) or found.st_rdev != _NULL:
-                raise OSError(errno.ENODEV, "/dev/null is not the null device")
-            m.move_mount(null, target)
+def _mask_all(tree: Tree, paths: Sequence[str]) -> None:
+    """A file is hidden by the null device, a directory by an empty tmpfs, of which there is one for all."""
+    with contextlib.ExitStack() as held:
+        covers: dict[bool, int] = {}
+        for path in paths:
+            with told(f"hide {path}"):
+                target = _existing(tree.root, path)
+                if target is None:
+                    continue
+                with closing(target):
+                    directory = stat.S_ISDIR(os.fstat(target).st_mode)
+                    if directory in covers:
+                        with closing(m.open_tree("", directory=covers[directory])) as copy:
+                            m.move_mount(copy, target)
+                    else:
+                        # Kept for the next: a mount can be copied from where it is attached (detached, since 6.15).
+                        covers[directory] = _empty_directory(tree.label) if directory else _null_device()
+                        held.callback(os.close, covers[directory])
+                        m.move_mount(covers[directory], target)
+
+
+def _empty_directory(label: str) -> int:
+    own = (("context", label),) if label else ()
+    options = (("source", "tmpfs"), ("ro", None), ("nr_inodes", "2"), ("mode", "755"), *own)
+    return m.new_mount("tmpfs", options, m.MOUNT_ATTR_RDONLY)
+
+
+def _null_device() -> int:
+    """The host's. Bound in a file's place, anything else would show the container what lies there (CVE-2025-31133)."""
+    null = m.open_tree("/dev/null")
+    found = os.fstat(null)
+    if not stat.S_ISCHR(found.st_mode) or found.st_rdev != _NULL:
+        os.close(null)
+        raise OSError(errno.ENODEV, "/dev/null is not the null device")
+    return null

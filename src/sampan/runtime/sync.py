@@ -7,7 +7,7 @@ One socket pair, one datagram a message; the child's end is closed by its execve
       │ ── MAPPED ─────────────────────────▶ │ only with a user namespace of its own
       │ ── ORDER (plan; 0, 1 and 2) ───────▶ │ only a newborn; namespaces, mounts
       │ (makes the cgroup meanwhile)         │
-      │ ── GROUP (seccomp program) ────────▶ │ joins the cgroup; limits, identity
+      │ ── GROUP (seccomp program, trees) ─▶ │ joins the cgroup; limits, identity
       │ ◀──────────────────────────── HOOKS ─│ only where there are hooks for this point: the mounts are made
       │ (prestart, createRuntime)            │
       │ ── RESUME ─────────────────────────▶ │ createContainer; the change of root
@@ -55,7 +55,8 @@ HOLD = b"h"
 ACCEPTED = b"a"
 _FAILED = b"e"
 _SIZE = 65536
-_MAX_DESCRIPTORS = 3
+MAX_DESCRIPTORS = 250
+"""That go along with a message: the kernel takes 253."""
 MAX_ORDER = 60000
 """Bytes of an order that fit into a datagram with room to spare."""
 
@@ -119,7 +120,7 @@ def receive(connection: socket.socket) -> tuple[bytes, list[int]]:
 
     Raises the error that the other side sent.
     """
-    space = socket.CMSG_SPACE(4 * _MAX_DESCRIPTORS)
+    space = socket.CMSG_SPACE(4 * MAX_DESCRIPTORS)
     try:
         message, ancillary, _, _ = connection.recvmsg(_SIZE, space, socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import shutil
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from sampan.errors import InvalidArgument, SampanError
 from sampan.linux import mount
 from sampan.oci.runtime import Mount, User
+from sampan.runtime import mounting
 from tests.privileged.runtime.test_container import Box
 
 pytestmark = pytest.mark.requires("root", "overlay", "seccomp", "program:busybox")
@@ -45,26 +47,45 @@ def test_cve_2025_31133_a_null_device_that_is_none(box: Box, monkeypatch: pytest
     secret.write_text("of the host")
     real = mount.open_tree
 
-    def swapped(path: str, *flags: int) -> int:
-        return real(str(secret) if path == "/dev/null" else path, *flags)
+    def swapped(path: str, *, recursive: bool = False, directory: int = mount.AT_FDCWD) -> int:
+        return real(str(secret) if path == "/dev/null" else path, recursive=recursive, directory=directory)
 
     monkeypatch.setattr(mount, "open_tree", swapped)
     with pytest.raises(SampanError, match="not the null device"):
         box.run("cat", "/proc/keys")
 
 
-def test_cve_2025_52881_a_parameter_is_written_to_the_kernel_only(box: Box) -> None:
+def _over(box: Box, destination: str, source: pathlib.Path | str) -> tuple[Mount, ...]:
+    bind = Mount(destination=destination, type="bind", source=str(source), options=("rbind",))
+    return (*box.spec("true").mounts, bind)
+
+
+def test_cve_2025_52881_nothing_is_mounted_over_parameters(box: Box) -> None:
     """A tree that looks like /proc/sys, mounted in its place."""
     fake = box.bundle / "fake/net/ipv4"
     fake.mkdir(parents=True)
     (fake / "ip_forward").write_text("untouched")
-    mounts = (
-        *box.spec("true").mounts,
-        Mount(destination="/proc/sys", type="bind", source=str(box.bundle / "fake"), options=("rbind",)),
-    )
-    with pytest.raises(SampanError, match="not the kernel's"):
-        box.run("true", mounts=mounts, sysctl={"net.ipv4.ip_forward": "1"})
+    for destination in ("/proc/sys", "/proc/sys/net", "/proc/../proc/sys"):
+        with pytest.raises(InvalidArgument, match="inside /proc"):
+            box.run("true", mounts=_over(box, destination, box.bundle / "fake"), sysctl={"net.ipv4.ip_forward": "1"})
     assert (fake / "ip_forward").read_text() == "untouched"
+
+
+@pytest.mark.parametrize("another_of_proc", [False, True])
+def test_cve_2025_52881_a_parameter_is_written_to_the_kernel_only(
+    box: Box, monkeypatch: pytest.MonkeyPatch, another_of_proc: bool
+) -> None:
+    """Where it should be mounted over all the same: by a file, or by another file of the kernel's, which a look at the
+    file system's type alone would not tell."""
+    place = "/proc/sys/net/ipv4/ip_forward"
+    fake = box.bundle / "fake"
+    fake.write_text("untouched")
+    monkeypatch.setattr(mounting, "_IN_PROC", {place})
+    source = f"/proc/{os.getpid()}/comm" if another_of_proc else fake
+    before = pathlib.Path("/proc/self/comm").read_text()
+    with pytest.raises(SampanError, match="not the kernel's"):
+        box.run("true", mounts=_over(box, place, source), sysctl={"net.ipv4.ip_forward": "1"})
+    assert (fake.read_text(), pathlib.Path("/proc/self/comm").read_text()) == ("untouched", before)
 
 
 def test_cve_2022_29162_no_inheritable_capabilities(box: Box) -> None:

@@ -6,17 +6,15 @@ import msgspec
 import pytest
 
 from sampan.errors import InvalidArgument, Unsupported
-from sampan.linux import mount as m
 from sampan.linux.namespaces import CLONE_NEWNS, CLONE_NEWPID
 from sampan.oci.runtime import (
     Linux,
-    Mount,
     Namespace,
+    Personality,
     Process,
     Root,
     Spec,
 )
-from sampan.runtime.mounts import mount_step
 from sampan.runtime.plan import plan
 
 SPEC = Spec(
@@ -50,8 +48,8 @@ def test_nonsense_is_refused(changes: dict[str, object]) -> None:
 
 
 def test_what_is_not_done_is_said() -> None:
-    linux = Linux(namespaces=(Namespace(type="mount"),), mount_label="x")
-    with pytest.raises(Unsupported, match="mountLabel"):
+    linux = Linux(namespaces=(Namespace(type="mount"),), personality=Personality(domain="LINUX"))
+    with pytest.raises(Unsupported, match="personality"):
         plan(msgspec.structs.replace(SPEC, linux=linux), "id", "/b")
 
 
@@ -59,12 +57,3 @@ def test_a_profile_that_would_not_be_in_force_is_refused() -> None:
     process = Process(cwd="/", args=("true",), apparmor_profile="docker-default")
     with pytest.raises(Unsupported, match="apparmorProfile"):
         plan(msgspec.structs.replace(SPEC, process=process), "id", "/b")
-
-
-def test_mount_options_are_sorted() -> None:
-    bind = mount_step(Mount(destination="/x", source="here", options=("rbind", "ro", "rslave")), "/b")
-    assert (bind.source, bind.flags, bind.attributes, bind.propagation) == (
-        "/b/here", m.MS_BIND | m.MS_REC | m.MS_RDONLY, m.MS_RDONLY, m.MS_SLAVE | m.MS_REC,
-    )  # fmt: skip
-    tmpfs = mount_step(Mount(destination="t", type="tmpfs", options=("nosuid", "size=1m", "mode=755")), "/b")
-    assert (tmpfs.destination, tmpfs.flags, tmpfs.data) == ("/t", m.MS_NOSUID, "size=1m,mode=755")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -96,8 +97,17 @@ def build_spec(record: Record, around: Surroundings) -> Spec:
             readonly_paths=confinement.readonly_paths,
             seccomp=confinement.seccomp,
             sysctl=dict(host.sysctls or {}),
+            rootfs_propagation=_root_propagation(record.mounts),
         ),
     )
+
+
+def _root_propagation(points: Iterable[MountPoint]) -> str:
+    """A volume can share with the host, or follow it, as far as the root lets it."""
+    asked = {point.propagation for point in points}
+    if asked & {"shared", "rshared"}:
+        return "shared"
+    return "rslave" if asked & {"slave", "rslave"} else ""
 
 
 def hostname(record: Record) -> str:
@@ -171,11 +181,11 @@ def _system_mounts(host: HostConfig) -> list[Mount]:
 def _own_mounts(record: Record, around: Surroundings) -> list[Mount]:
     """The three files that the engine writes, and the user's mounts; what lies deeper is mounted later."""
     taken = {point.destination for point in record.mounts}
-    readonly = "ro" if record.host_config.readonly_rootfs else "rw"
+    readonly = ("ro",) if record.host_config.readonly_rootfs else ()
     mounts = [
         Mount(
             destination=f"/etc/{name}", type="bind", source=f"{around.bundle}/{name}",
-            options=("rbind", "rprivate", readonly),
+            options=("rbind", "rprivate", *readonly),
         )
         for name in ("resolv.conf", "hostname", "hosts")
         if f"/etc/{name}" not in taken
@@ -188,10 +198,11 @@ def _mount(point: MountPoint) -> Mount:
     if point.type == "tmpfs":
         words_ = ("nosuid", "nodev", "noexec", *point.options, *(() if point.writable else ("ro",)))
         return Mount(destination=point.destination, type="tmpfs", source="tmpfs", options=words_)
+    # No "rw", as Docker: any flag that is asked for would take the source's nosuid, nodev and noexec away.
     options = (
         "rbind" if point.recursive else "bind",
         point.propagation or "rprivate",
-        "rw" if point.writable else "ro",
+        *(() if point.writable else ("ro",)),
     )
     return Mount(destination=point.destination, type="bind", source=point.source, options=options)
 
