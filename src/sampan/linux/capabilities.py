@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 from collections.abc import Iterable
 
 from sampan.linux.libc import syscall
@@ -48,9 +49,20 @@ def mask(names: Iterable[str]) -> int:
 
 def effective() -> int:
     """What this process may do now. capget(2): no /proc is asked, which could be a container's (CVE-2019-16884)."""
+    low, high = _own()
+    return int(low.effective | high.effective << 32)
+
+
+def permitted() -> int:
+    """What this process can have in effect."""
+    low, high = _own()
+    return int(low.permitted | high.permitted << 32)
+
+
+def _own() -> tuple[_Data, _Data]:
     data = (_Data * 2)()
     syscall("capget", ctypes.byref(_Header(_VERSION_3, 0)), ctypes.byref(data))
-    return int(data[0].effective | data[1].effective << 32)
+    return data[0], data[1]
 
 
 def bounding() -> int:
@@ -65,11 +77,16 @@ def bounding() -> int:
     return found
 
 
-def drop_bounding(keep: int, present: int) -> None:
-    """Take what is in `present` and not in `keep` out of the bounding set."""
+def drop_bounding(keep: int) -> None:
+    """Take all but these out of the bounding set, those too that this table has no name for yet."""
     for number in range(_MOST):
-        if present >> number & 1 and not keep >> number & 1:
-            prctl(PR_CAPBSET_DROP, number)
+        if not keep >> number & 1:
+            try:
+                prctl(PR_CAPBSET_DROP, number)
+            except OSError as error:
+                if error.errno == errno.EINVAL:  # The kernel knows no such capability, nor a higher one.
+                    break
+                raise
 
 
 def set_sets(effective: int, permitted: int, inheritable: int) -> None:

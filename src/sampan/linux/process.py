@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import resource
 
 from sampan.linux.libc import check, libc, syscall
@@ -111,10 +110,9 @@ def _lowered(value: int, limit: int) -> int:
     return limit if value == resource.RLIM_INFINITY else min(value, limit)
 
 
-def set_oom_score(value: int) -> None:
-    """Write /proc/self/oom_score_adj; PermissionError for a lower one than allowed without CAP_SYS_RESOURCE."""
-    descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, str(value).encode())
-    finally:
-        os.close(descriptor)
+def borrow_descriptor(pidfd: int, number: int) -> int:
+    """pidfd_getfd(2): a copy of another process's descriptor, close-on-exec.
+
+    PermissionError without the right to trace it.
+    """
+    return syscall("pidfd_getfd", pidfd, number, 0)

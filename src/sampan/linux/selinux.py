@@ -1,4 +1,4 @@
-"""SELinux, as far as mounts are concerned: security contexts exist where it is enabled only."""
+"""SELinux: security contexts exist where it is enabled only."""
 
 from __future__ import annotations
 

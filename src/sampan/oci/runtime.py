@@ -262,7 +262,7 @@ class Seccomp(OCIStruct, frozen=True, kw_only=True):
     default_action: str
     default_errno_ret: int | None = None
     architectures: tuple[str, ...] = ()
-    flags: tuple[str, ...] = ()
+    flags: tuple[str, ...] | None = None
     listener_path: str = ""
     listener_metadata: str = ""
     syscalls: tuple[Syscall, ...] = ()
@@ -325,3 +325,13 @@ class State(OCIStruct, frozen=True, kw_only=True):
     pid: int = 0
     bundle: str
     annotations: dict[str, str] = {}
+
+
+class ContainerProcessState(OCIStruct, frozen=True, kw_only=True):
+    """What a seccomp agent is told of a process, along with the descriptors that `fds` names."""
+
+    oci_version: str
+    fds: tuple[str, ...]
+    pid: int
+    metadata: str = ""
+    state: State

@@ -5,93 +5,149 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import socket
 import stat
 from collections.abc import Mapping
 
-from sampan.errors import CommandNotExecutable, CommandNotFound, Internal, InvalidArgument
-from sampan.linux import capabilities, seccomp
+import msgspec
+
+from sampan.errors import CommandNotExecutable, CommandNotFound, InvalidArgument, Unsupported
+from sampan.linux import capabilities
 from sampan.linux import process as linux_process
-from sampan.oci.runtime import Capabilities, Process
-from sampan.runtime import identity, scheduling
+from sampan.oci.runtime import Capabilities, Process, Rlimit, User
+from sampan.runtime import identity, scheduling, seccomp
+from sampan.runtime.process import Confinement
 
 _NULL = os.makedev(1, 3)
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MOST_USERS = 1 << 20
 """Bytes that are read of /etc/passwd."""
 
 
-def confine(process: Process, filter_program: bytes, flags: tuple[str, ...]) -> str:
-    """Limits, identity, capabilities and the system call filter (empty: none), in the order in which each is allowed.
+class Program(msgspec.Struct, frozen=True):
+    """What execve takes."""
 
-    Returns the program's path, looked up as the user that it will run as. Raises CommandNotFound and its siblings.
+    path: str
+    arguments: tuple[str, ...]
+    environment: dict[str, str]
+
+
+def confine(process: Process, around: Confinement, code: bytes, connection: socket.socket) -> Program:
+    """Limits, identity, capabilities and the system call filter, in the order in which each is allowed. `code`: the
+    compiled filter.
+
+    Returns the program, looked up as the user that it will run as. Raises CommandNotFound and its siblings.
+
+    What the filter forbids fails from there on. It is loaded as late as can be: what follows is capset and prctl
+    (without `noNewPrivileges`, as loading takes a capability then), write, read, close and execve.
     """
-    if process.scheduler is not None or process.io_priority is not None:
-        scheduling.apply(process)
-    for limit in process.rlimits:
-        try:
-            linux_process.set_limit(limit.type, limit.soft, limit.hard)
-        except KeyError:
-            raise InvalidArgument(f"unknown resource limit {limit.type!r}") from None
-        except (OSError, ValueError) as error:
-            raise Internal(f"error setting rlimit {limit.type}: {error}") from error
-    # Loading a filter takes CAP_SYS_ADMIN, or the promise never to gain privileges.
-    if filter_program and not process.no_new_privileges:
-        seccomp.load(filter_program, flags)
-    present = capabilities.bounding()
+    scheduling.apply(process)
+    if around.personality is not None:
+        _set_personality(around.personality)
+    _own_streams(process.user.uid)
     wanted = process.capabilities or Capabilities()
-    if process.capabilities is not None:
-        capabilities.drop_bounding(capabilities.mask(wanted.bounding), present)
+    capabilities.drop_bounding(capabilities.mask(wanted.bounding))
+    entered = _enter_directory(process.cwd)
+    held = _become(process.user)
+    effective, permitted, inheritable, ambient = (
+        capabilities.mask(names) & held
+        for names in (wanted.effective, wanted.permitted, wanted.inheritable, wanted.ambient)
+    )
+    # What is looked up now is looked up with the program's own rights.
+    capabilities.set_sets(effective, held, 0)
+    if not entered:
+        _enter_directory(process.cwd, last=True)
+    _check_directory()
+    env = environment(process)
+    found = Program(find_program(process.args[0], env), process.args, env)
+    capabilities.set_sets(held, held, 0)
+    for limit in process.rlimits:
+        _set_limit(limit)
+    filtered = around.seccomp
+    if filtered is not None and not process.no_new_privileges:
+        seccomp.load(filtered, code, connection)
+    _set_capabilities(effective, permitted, inheritable, ambient)
+    if process.no_new_privileges:
+        linux_process.set_no_new_privs()
+        if filtered is not None:
+            seccomp.load(filtered, code, connection)
+    return found
+
+
+def _set_personality(persona: int) -> None:
+    try:
+        linux_process.set_personality(persona)
+    except OSError as error:
+        raise Unsupported(f"linux.personality: {(error.strerror or '').lower()}") from error
+
+
+def _own_streams(uid: int) -> None:
+    """Give standard input, output and error to the user, who may want to open /dev/stdout. As runc does; where it can't
+    be done, it is left."""
+    for descriptor in range(3):
+        found = os.fstat(descriptor)
+        if found.st_uid != uid and not (stat.S_ISCHR(found.st_mode) and found.st_rdev == _NULL):
+            with contextlib.suppress(OSError):
+                os.fchown(descriptor, uid, -1)
+
+
+def _become(user: User) -> int:
+    """The user; returns the capabilities that are left to choose from."""
     linux_process.prctl(linux_process.PR_SET_KEEPCAPS, 1)
-    user = process.user
-    _own_streams(user.uid)
     identity.set_groups(user.additional_gids)
     os.setresgid(user.gid, user.gid, user.gid)
     os.setresuid(user.uid, user.uid, user.uid)
     linux_process.prctl(linux_process.PR_SET_KEEPCAPS, 0)
-    if process.capabilities is not None:
-        effective, permitted, inheritable, ambient = (
-            capabilities.mask(names) & present
-            for names in (wanted.effective, wanted.permitted, wanted.inheritable, wanted.ambient)
-        )
-        capabilities.set_sets(effective & permitted, permitted, inheritable)
-        capabilities.set_ambient(ambient)
-    if process.no_new_privileges:
-        linux_process.set_no_new_privs()
-        if filter_program:
-            seccomp.load(filter_program, flags)
-    os.umask(0o022 if user.umask is None else user.umask)
+    os.umask(0o022 if user.umask is None else user.umask & 0o777)
+    return capabilities.permitted()
+
+
+def _set_capabilities(effective: int, permitted: int, inheritable: int, ambient: int) -> None:
     try:
-        os.chdir(process.cwd)
+        capabilities.set_sets(effective, permitted, inheritable)
     except OSError as error:
         raise InvalidArgument(
-            f"chdir to cwd ({process.cwd!r}) set in config.json failed: {(error.strerror or '').lower()}"
+            f"process.capabilities: unable to apply caps: {(error.strerror or '').lower()}"
         ) from error
-    # getcwd(2) tells what lies outside of the root, such as a leaked descriptor's directory (CVE-2024-21626).
+    capabilities.set_ambient(ambient)
+
+
+def _set_limit(limit: Rlimit) -> None:
+    try:
+        linux_process.set_limit(limit.type, limit.soft, limit.hard)
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise InvalidArgument(f"error setting rlimit {limit.type}: {reason.lower()}") from error
+
+
+def _enter_directory(path: str, last: bool = False) -> bool:
+    """Before the process becomes the user, as its directory may be in one that only root enters; and if that fails for
+    lack of permission, once more as the user, whose volume root may have no access to. The `last` time it must be."""
+    try:
+        os.chdir(path)
+    except OSError as error:
+        if error.errno == errno.EACCES and not last:
+            return False
+        raise InvalidArgument(
+            f"chdir to cwd ({path!r}) set in config.json failed: {(error.strerror or '').lower()}"
+        ) from error
+    return True
+
+
+def _check_directory() -> None:
+    """getcwd(2) tells what lies outside of the root, such as a leaked descriptor's directory (CVE-2024-21626)."""
     try:
         if not os.getcwd().startswith("/"):
             raise FileNotFoundError
     except FileNotFoundError:
         raise InvalidArgument("process.cwd: the current working directory is outside of the container's root") from None
-    return find_program(process.args[0], environment(process))
-
-
-def _own_streams(uid: int) -> None:
-    """Standard streams belong to the user, who can open /dev/stdout then, as with runc. Not so /dev/null, which is
-    everybody's."""
-    for number in range(3):
-        found = os.fstat(number)
-        if found.st_uid != uid and not (stat.S_ISCHR(found.st_mode) and found.st_rdev == _NULL):
-            with contextlib.suppress(OSError):
-                os.fchown(number, uid, -1)
 
 
 def environment(process: Process) -> dict[str, str]:
     """The last value of a name counts; HOME is the user's if nothing sets it."""
     found: dict[str, str] = {}
     for entry in process.env:
-        name, separator, value = entry.partition("=")
-        if separator and name:
-            found[name] = value
+        name, _, value = entry.partition("=")
+        found[name] = value
     if not found.get("HOME"):
         found["HOME"] = _home(process.user.uid)
     return found
@@ -118,37 +174,41 @@ def _home(uid: int) -> str:
 def find_program(name: str, env: Mapping[str, str]) -> str:
     """The path that execve takes: `name` itself if it has a slash, or else what PATH leads to.
 
-    Raises CommandNotFound and CommandNotExecutable with the words that Docker's clients match on.
+    Raises CommandNotFound and CommandNotExecutable with runc's words, which Docker's clients match on. As there, PATH
+    has no default, and what it leads to counts if anybody can execute it.
     """
     if "/" in name:
-        problem = _problem(name)
-        if problem is None:
-            return name
-        if problem in (errno.ENOENT, errno.ENOTDIR):
-            raise CommandNotFound(f'exec: "{name}": stat {name}: {os.strerror(problem).lower()}')
-        raise CommandNotExecutable(f'exec: "{name}": {_reason(problem)}')
-    denied = 0
-    for directory in (env.get("PATH") or DEFAULT_PATH).split(":"):
-        path = f"{directory or '.'}/{name}"
-        problem = _problem(path)
-        if problem is None:
-            return path
-        if problem == errno.EACCES:
-            denied = problem
-    if denied:
-        raise CommandNotExecutable(f'exec: "{name}": permission denied')
-    raise CommandNotFound(f'exec: "{name}": executable file not found in $PATH')
+        number, reason = _problem(name)
+        if number:
+            kind = CommandNotFound if number in (errno.ENOENT, errno.ENOTDIR) else CommandNotExecutable
+            raise kind(f"exec: {quoted(name)}: {reason}")
+        found = name
+    else:
+        places = env.get("PATH", "").split(":") if name and env.get("PATH") else ()
+        paths = (f"{directory or '.'}/{name}" for directory in places)
+        found = next((path for path in paths if not _problem(path)[0]), "")
+        if not found:
+            raise CommandNotFound(f"exec: {quoted(name)}: executable file not found in $PATH")
+    if not os.access(found, os.X_OK, effective_ids=True):
+        raise CommandNotExecutable(f"exec {_shown(found)}: permission denied")
+    return found
 
 
-def _problem(path: str) -> int | None:
-    """Why execve would refuse the file; None if nothing is seen."""
+def quoted(text: str) -> str:
+    """In double quotes, on one line."""
+    return msgspec.json.encode(text).decode()
+
+
+def _shown(path: str) -> str:
+    return path if path.isprintable() else quoted(path)
+
+
+def _problem(path: str) -> tuple[int, str]:
+    """Why nobody could execute the file; 0 if nothing is seen."""
     try:
-        if stat.S_ISDIR(os.stat(path).st_mode):
-            return errno.EISDIR
-        return None if os.access(path, os.X_OK, effective_ids=True) else errno.EACCES
+        mode = os.stat(path).st_mode
     except OSError as error:
-        return error.errno
-
-
-def _reason(number: int) -> str:
-    return "is a directory" if number == errno.EISDIR else os.strerror(number).lower()
+        return error.errno or errno.EIO, f"stat {_shown(path)}: {(error.strerror or '').lower()}"
+    if stat.S_ISDIR(mode):
+        return errno.EISDIR, "is a directory"
+    return (0, "") if mode & 0o111 else (errno.EACCES, "permission denied")

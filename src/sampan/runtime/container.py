@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sampan.errors import Conflict, Internal, InvalidArgument, NotFound, SampanError
-from sampan.linux import process, seccomp
+from sampan.linux import process
 from sampan.linux.cgroup import Cgroup, Counters
-from sampan.oci.runtime import Hooks, LinuxResources, Process, Seccomp, Spec
-from sampan.runtime import birth, group, hooks, identity, idmap, init, state, sync
+from sampan.oci.runtime import Hooks, LinuxResources, Process, Spec
+from sampan.runtime import birth, group, hooks, identity, idmap, init, seccomp, state, sync
 from sampan.runtime.hooks import Status
-from sampan.runtime.plan import Options, Plan, checked_process, plan, with_default_devices
+from sampan.runtime.plan import Options, Plan, plan, with_default_devices
+from sampan.runtime.process import Confinement, checked_process, confinement, inherited
 
 if TYPE_CHECKING:  # The command has none, and need not load it.
     from sampan.runtime.newborn import Newborn
@@ -105,9 +106,9 @@ class Container:
     def _configure(self, spec: Spec | None) -> None:
         """What of the configuration counts after the creation."""
         linux = spec.linux if spec else None
+        self._confinement = confinement(linux) if linux else Confinement()
         self.process = spec.process if spec else None
         self.annotations = spec.annotations if spec else {}
-        self._seccomp = linux.seccomp if linux else None
         self._namespaces = frozenset(each.type for each in linux.namespaces) if linux else frozenset()
         self._hooks = (spec.hooks if spec else None) or Hooks()
 
@@ -172,11 +173,12 @@ class Container:
                     undo.callback(parent.close)
                     undo.callback(os.close, pidfd)
                     undo.callback(_end, pid, pidfd)
-            program = _filter(what.seccomp, state_root)
+            program = seccomp.compiled(what.confinement.seccomp, state_root)
             with contextlib.suppress(BrokenPipeError):  # It has failed; what it says of it is read next.
+                if what.user_namespace:
+                    identity.set_oom_score(pid, what.process.oom_score_adj)
                 if what.maps is not None:
                     identity.write_maps(pid, what.maps)
-                    identity.set_oom_score(pid, what.process.oom_score_adj)
                     sync.send(parent, sync.MAPPED)
                 with idmap.opened(what, pid) as trees:
                     sync.send(parent, sync.GROUP + program, *trees)
@@ -191,6 +193,7 @@ class Container:
                 hooks.run("createRuntime", what.hooks.create_runtime, shown)
                 with contextlib.suppress(BrokenPipeError):
                     sync.send(parent, sync.RESUME)
+            seccomp.pass_on(parent, pidfd, what.confinement.seccomp, pid, what.subject.described("creating", pid))
             _, masters = sync.expect(parent, sync.READY)
             container = cls(record, state_root, pidfd)
             container._configure(spec)
@@ -292,15 +295,14 @@ class Container:
     def exec(
         self, wanted: Process, stdio: Stdio, window: tuple[int, int] | None = None, preserved: int = 0
     ) -> ExecProcess:
-        """Run one more process, at once. Without capabilities of its own it has the container's.
+        """Run one more process, at once. What it does not say of its confinement is as the first one's (`inherited`).
 
         Raises as `create` does, and Conflict when the container's process has ended.
         """
-        if wanted.capabilities is None and self.process is not None and self.process.capabilities is not None:
-            wanted = msgspec.structs.replace(wanted, capabilities=self.process.capabilities)
-        wanted = checked_process(wanted)
-        program = _filter(self._seccomp, self._state_root)
-        flags = self._seccomp.flags if self._seccomp else ()
+        if self.process is None:  # Nothing may run beside it that is less confined.
+            raise Internal(f"container {self.id}: its configuration is lost")
+        wanted = checked_process(inherited(wanted, self.process))
+        program = seccomp.compiled(self._confinement.seccomp, self._state_root)
         if self.pidfd < 0:
             raise Conflict(f"container {self.id} is not running")
         parent, child = sync.pair()
@@ -310,7 +312,7 @@ class Container:
                 pid, pidfd, numbers = self._born_inside(wanted, streams, preserved, child)
                 if pid == 0:
                     init.run_exec(
-                        wanted, numbers[1:], program, flags, window, socket.socket(fileno=numbers[0]),
+                        wanted, numbers[1:], program, self._confinement, window, socket.socket(fileno=numbers[0]),
                         user_namespace="user" in self._namespaces,
                     )  # fmt: skip
             with contextlib.ExitStack() as failed:
@@ -320,6 +322,8 @@ class Container:
                 if wanted.terminal:
                     master = sync.expect(parent, sync.READY)[1][0]
                     failed.callback(os.close, master)
+                shown = self._subject.described("running", self.pid)
+                seccomp.pass_on(parent, pidfd, self._confinement.seccomp, pid, shown)
                 message, _ = sync.receive(parent)
                 if message:
                     raise Internal("exec: protocol error")
@@ -464,16 +468,6 @@ class Container:
             os.close(self.pidfd)
             self.pidfd = -1
         hooks.run_all("poststop", self._hooks.poststop, self._subject.state("stopped", 0))
-
-
-def _filter(profile: Seccomp | None, state_root: str) -> bytes:
-    """The profile's program; empty if there is none."""
-    if profile is None:
-        return b""
-    try:
-        return seccomp.program(profile, f"{state_root}/.seccomp")
-    except (ValueError, OSError) as error:
-        raise InvalidArgument(f"{error.strerror or error}" if isinstance(error, OSError) else str(error)) from error
 
 
 def _fork(

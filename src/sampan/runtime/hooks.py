@@ -41,14 +41,16 @@ class Subject(msgspec.Struct, frozen=True):
     bundle: str
     annotations: dict[str, str]
 
-    def state(self, status: Status, pid: int) -> bytes:
-        """The state as a document. `pid`: in the reader's namespace."""
-        return msgspec.json.encode(
-            State(
-                oci_version=OCI_VERSION, id=self.id, status=status, pid=pid, bundle=self.bundle,
-                annotations=self.annotations,
-            )
+    def described(self, status: Status, pid: int) -> State:
+        """`pid`: in the reader's namespace."""
+        return State(
+            oci_version=OCI_VERSION, id=self.id, status=status, pid=pid, bundle=self.bundle,
+            annotations=self.annotations,
         )  # fmt: skip
+
+    def state(self, status: Status, pid: int) -> bytes:
+        """The same as a document."""
+        return msgspec.json.encode(self.described(status, pid))
 
 
 def check(hooks: Hooks | None) -> Hooks | None:

@@ -124,11 +124,16 @@ def _run_helper(name: str, pid: int, lines: tuple[IDMapping, ...]) -> None:
         raise InvalidArgument(f"{name}: {reason or f'status {done.returncode}'}")
 
 
-def set_oom_score(pid: int, value: int | None) -> None:
-    """The child can't once it is in its user namespace. As far as the host allows, as for any other container."""
+def set_oom_score(pid: int | str, value: int | None) -> None:
+    """By the host's /proc. A child's is set by its parent: in a user namespace it could not lower it itself.
+
+    Raises InvalidArgument for a lower one than the host allows.
+    """
     if value is not None:
-        with contextlib.suppress(PermissionError):
+        try:
             _write(f"/proc/{pid}/oom_score_adj", str(value))
+        except PermissionError as error:
+            raise InvalidArgument(f"process.oomScoreAdj {value}: {(error.strerror or '').lower()}") from error
 
 
 def become_root() -> None:

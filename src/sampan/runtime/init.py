@@ -6,7 +6,6 @@ Nothing here returns; the way out is execve or _exit.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -24,9 +23,10 @@ from sampan.linux.cgroup import Cgroup
 from sampan.linux.loopback import bring_loopback_up
 from sampan.linux.namespaces import CLONE_NEWCGROUP, CLONE_NEWNET, FLAGS
 from sampan.oci.runtime import Process
-from sampan.runtime import birth, hooks, identity, rootfs, sync
-from sampan.runtime.confine import confine, environment
+from sampan.runtime import birth, hooks, identity, labels, rootfs, scheduling, sync
+from sampan.runtime.confine import Program, confine
 from sampan.runtime.plan import Plan
+from sampan.runtime.process import Confinement
 
 _FIRST_FREE = 3
 
@@ -50,8 +50,9 @@ def run(
             identity.enter_time_namespace(plan.time_offsets)
         if plan.maps is not None:
             sync.expect(connection, sync.MAPPED)
-        else:
-            _set_oom_score(plan.process)
+        if not plan.user_namespace:
+            identity.set_oom_score("self", plan.process.oom_score_adj)
+        labels.apply(plan.process)
         _hide()
         _reset_signals()
         os.setsid()
@@ -88,22 +89,22 @@ def run(
         connection, listener, master = _rearrange(stdio, plan.options.preserved, connection, listener, master)
         if plan.options.keyring:
             linux_process.join_session_keyring("_ses." + plan.cgroup.rpartition("/")[2])
-        program = confine(plan.process, filter_program, plan.seccomp.flags if plan.seccomp else ())
+        program = confine(plan.process, plan.confinement, filter_program, connection)
         if master is None:
             sync.send(connection, sync.READY)
         else:
             sync.send(connection, sync.READY, master)
             os.close(master)
         if listener is None:
-            sync.expect(connection, sync.START)
+            sync.await_word(connection, sync.START)
         else:
-            sync.expect(connection, sync.HOLD)
+            sync.await_word(connection, sync.HOLD)
             connection = _await_start(connection, listener)
         if plan.hooks is not None:
             hooks.run("startContainer", plan.hooks.start_container, plan.subject.state("created", os.getpid()))
         if plan.reaper:
             _reap(program, plan.process, connection)
-        _execute(program, plan.process)
+        _execute(program)
     except BaseException as error:
         sync.send_failure(connection, error)
         os._exit(1)
@@ -120,13 +121,15 @@ def enter(
     """
     _forbid_imports()
     _reset_signals()
-    _set_oom_score(process)
+    identity.set_oom_score("self", process.oom_score_adj)
+    labels.apply(process)
+    scheduling.set_initial(process)
     join_all(target, kinds)
     return _leave_open((*stdio, *range(_FIRST_FREE, _FIRST_FREE + preserved)), own)
 
 
 def run_exec(
-    process: Process, doors: Sequence[int], filter_program: bytes, flags: tuple[str, ...],
+    process: Process, doors: Sequence[int], filter_program: bytes, confinement: Confinement,
     window: tuple[int, int] | None, connection: socket.socket, *, user_namespace: bool = False,
 ) -> NoReturn:  # fmt: skip
     """Become one more process of the container, in whose namespaces this one was born. `doors`: what it joins its
@@ -134,6 +137,7 @@ def run_exec(
     try:
         os.setsid()
         Cgroup.join_by(doors)
+        scheduling.set_final(process)
         linux_process.close_from(connection.fileno() + 1)
         if user_namespace:
             identity.become_root()
@@ -145,8 +149,8 @@ def run_exec(
             sync.send(connection, sync.READY, master)
             linux_process.close_from(connection.fileno() + 1)
         linux_process.join_session_keyring("_ses.exec")
-        program = confine(process, filter_program, flags)
-        _execute(program, process)
+        program = confine(process, confinement, filter_program, connection)
+        _execute(program)
     except BaseException as error:
         sync.send_failure(connection, error)
         os._exit(1)
@@ -168,13 +172,6 @@ def _join_cgroup(group: Cgroup, new_namespace: bool) -> None:
             namespaces.unshare(CLONE_NEWCGROUP)
     except OSError as error:
         raise Internal(f"cgroup: {error.filename or group.path}: {(error.strerror or '').lower()}") from error
-
-
-def _set_oom_score(process: Process) -> None:
-    """Without CAP_SYS_RESOURCE on the host it can't be lowered: the process keeps what it inherits."""
-    if process.oom_score_adj is not None:
-        with contextlib.suppress(PermissionError):
-            linux_process.set_oom_score(process.oom_score_adj)
 
 
 def _hide() -> None:
@@ -275,12 +272,12 @@ def _await_start(connection: socket.socket, listener: socket.socket) -> socket.s
             accepted.close()  # Somebody who only looked whether we are here.
 
 
-def _execute(program: str, process: Process) -> NoReturn:
+def _execute(program: Program) -> NoReturn:
     try:
-        os.execve(program, process.args, environment(process))
+        os.execve(program.path, program.arguments, program.environment)
     except OSError as error:
         kind = CommandNotFound if error.errno in (errno.ENOENT, errno.ENOTDIR) else CommandNotExecutable
-        raise kind(f"exec {program}: {(error.strerror or '').lower()}") from error
+        raise kind(f"exec {program.path}: {(error.strerror or '').lower()}") from error
 
 
 # --- Process 1 that reaps -----------------------------------------------------------------------------
@@ -291,7 +288,7 @@ _NOT_FORWARDED = {
 }  # fmt: skip
 
 
-def _reap(program: str, process: Process, connection: socket.socket) -> NoReturn:
+def _reap(program: Program, process: Process, connection: socket.socket) -> NoReturn:
     """Start the program as a child and stay: pass signals on, reap orphans, and end as the program ends."""
     forwarded = set(signal.valid_signals()) - _NOT_FORWARDED
     watched = forwarded | {signal.SIGCHLD}
@@ -306,7 +303,7 @@ def _reap(program: str, process: Process, connection: socket.socket) -> NoReturn
                 signal.signal(signal.SIGTTOU, signal.SIG_IGN)
                 os.tcsetpgrp(0, os.getpid())
                 signal.signal(signal.SIGTTOU, signal.SIG_DFL)
-            _execute(program, process)
+            _execute(program)
         except BaseException as error:
             sync.send_failure(connection, error)
             os._exit(127)

@@ -90,7 +90,7 @@ def rehearse() -> None:
     order = _decoder.decode(_encoder.encode(_Order(plan(configuration, "rehearsal", "/"), None)))
     environment(order.plan.process)
     process.ignored_signals()
-    capabilities.bounding()
+    capabilities.permitted()
 
 
 def _wait(connection: socket.socket) -> NoReturn:

@@ -9,10 +9,10 @@ import msgspec
 
 from sampan.errors import InvalidArgument, Unsupported
 from sampan.linux.namespaces import CLONE_NEWUSER, FLAGS
-from sampan.oci.runtime import Device, DeviceCgroup, Hooks, Linux, LinuxResources, Process, Seccomp, Spec, User
-from sampan.runtime import devices, hooks, scheduling, sysctl
+from sampan.oci.runtime import Device, DeviceCgroup, Hooks, Linux, LinuxResources, Process, Spec, User
+from sampan.runtime import devices, hooks, sysctl
 from sampan.runtime.hooks import Subject
-from sampan.runtime.identity import Maps, check_id, check_mapped, checked_maps
+from sampan.runtime.identity import Maps, check_mapped, checked_maps
 from sampan.runtime.mounts import (
     MountStep,
     checked_label,
@@ -22,6 +22,7 @@ from sampan.runtime.mounts import (
     root_propagation,
     split,
 )
+from sampan.runtime.process import Confinement, checked_process, confinement
 
 INIT_ANNOTATION = "sampan.init"
 """Set to `true`: process 1 is a small reaper that starts the program and passes signals on (Docker's --init)."""
@@ -86,7 +87,7 @@ class Plan(msgspec.Struct, frozen=True):
     hostname: str
     domainname: str
     process: Process
-    seccomp: Seccomp | None
+    confinement: Confinement
     reaper: bool
     cgroup: str
     """As it is configured; when it is known, the group's path."""
@@ -112,7 +113,8 @@ def plan(spec: Spec, container_id: str, bundle: str, options: Options = _PLAIN) 
         raise InvalidArgument("config.json: linux is missing")
     if not spec.oci_version.startswith("1."):
         raise InvalidArgument(f"config.json: ociVersion {spec.oci_version!r} is not supported: 1.x is")
-    _refuse(spec)
+    if linux.intel_rdt is not None:
+        raise Unsupported("config.json: linux.intelRdt is not supported")
     clone_flags = 0
     new_cgroup = False
     joins: list[tuple[str, str]] = []
@@ -164,49 +166,13 @@ def plan(spec: Spec, container_id: str, bundle: str, options: Options = _PLAIN) 
         hostname=spec.hostname,
         domainname=spec.domainname,
         process=checked_process(spec.process),
-        seccomp=linux.seccomp,
+        confinement=confinement(linux),
         reaper=spec.annotations.get(INIT_ANNOTATION) == "true",
         cgroup=cgroup,
         unit=unit,
         slice=parent,
         resources=with_default_devices(resources),
     )
-
-
-def checked_process(process: Process) -> Process:
-    """The process, if it can be one. Raises InvalidArgument, Unsupported."""
-    if not process.args:
-        raise InvalidArgument("process.args must not be empty")
-    if not process.cwd.startswith("/"):
-        raise InvalidArgument(f"process.cwd {process.cwd!r} is not an absolute path")
-    for word in (*process.args, *process.env, process.cwd):
-        if "\0" in word:
-            raise InvalidArgument("process: embedded null byte")
-    user = process.user
-    for what, number in (
-        ("uid", user.uid),
-        ("gid", user.gid),
-        *(("additionalGids", each) for each in user.additional_gids),
-    ):
-        check_id(number, f"process.user.{what}")
-    scheduling.check(process)
-    if process.exec_cpu_affinity is not None:
-        raise Unsupported("process.execCPUAffinity is not supported")
-    if process.apparmor_profile not in ("", "unconfined"):
-        raise Unsupported(f"process.apparmorProfile {process.apparmor_profile!r} is not supported")
-    if process.selinux_label:
-        raise Unsupported("process.selinuxLabel is not supported")
-    return process
-
-
-def _refuse(spec: Spec) -> None:
-    linux = spec.linux
-    assert linux is not None
-    for name, given in (
-        ("linux.intelRdt", linux.intel_rdt), ("linux.personality", linux.personality),
-    ):  # fmt: skip
-        if given:
-            raise Unsupported(f"config.json: {name} is not supported")
 
 
 def _cgroup(given: str, container_id: str, systemd: bool) -> tuple[str, str, str]:

@@ -1,6 +1,8 @@
-"""A process's scheduler and I/O priority. runtime-spec config.md, process"""
+"""When and where a process runs: its scheduler, I/O priority and processors. runtime-spec config.md, process"""
 
 from __future__ import annotations
+
+import os
 
 from sampan.errors import InvalidArgument
 from sampan.linux import scheduling
@@ -16,6 +18,8 @@ _FLAGS = {
 }  # fmt: skip
 _CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
 _LEVELS = 8
+_PROCESSORS = 8192
+"""The most that Linux can be configured for."""
 
 
 def check(process: Process) -> None:
@@ -38,6 +42,44 @@ def check(process: Process) -> None:
             raise InvalidArgument(f"process.ioPriority: unknown class {process.io_priority.class_!r}")
         if not 0 <= process.io_priority.priority < _LEVELS:
             raise InvalidArgument(f"process.ioPriority: priority {process.io_priority.priority} is not between 0 and 7")
+    if process.exec_cpu_affinity is not None:
+        _processors(process.exec_cpu_affinity.initial, "initial")
+        _processors(process.exec_cpu_affinity.final, "final")
+
+
+def _processors(text: str, what: str) -> set[int]:
+    """A list such as `0-3,7`. Raises InvalidArgument."""
+    found: set[int] = set()
+    for part in text.split(",") if text else ():
+        first, separator, last = part.strip().partition("-")
+        last = last if separator else first
+        if not (first.isdecimal() and last.isdecimal() and first.isascii() and last.isascii()):
+            raise InvalidArgument(f"process.execCPUAffinity.{what}: {text!r} is not a list of processors")
+        if len(first) > 4 or len(last) > 4 or int(last) >= _PROCESSORS or int(first) > int(last):
+            raise InvalidArgument(f"process.execCPUAffinity.{what}: {part.strip()!r} is no range of processors")
+        found.update(range(int(first), int(last) + 1))
+    return found
+
+
+def set_initial(process: Process) -> None:
+    """An exec's process, or who bears it, before it is in the container's cgroup."""
+    wanted = process.exec_cpu_affinity and _processors(process.exec_cpu_affinity.initial, "initial")
+    if wanted:
+        _set_affinity(wanted, "initial")
+
+
+def set_final(process: Process) -> None:
+    """An exec's process, when it is in the cgroup. If nothing is said, the kernel has decided."""
+    wanted = process.exec_cpu_affinity and _processors(process.exec_cpu_affinity.final, "final")
+    if wanted:
+        _set_affinity(wanted, "final")
+
+
+def _set_affinity(processors: set[int], what: str) -> None:
+    try:
+        os.sched_setaffinity(0, processors)
+    except OSError as error:
+        raise InvalidArgument(f"process.execCPUAffinity.{what}: {(error.strerror or '').lower()}") from error
 
 
 def apply(process: Process) -> None:

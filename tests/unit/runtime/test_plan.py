@@ -10,7 +10,6 @@ from sampan.linux.namespaces import CLONE_NEWNS, CLONE_NEWPID
 from sampan.oci.runtime import (
     Linux,
     Namespace,
-    Personality,
     Process,
     Root,
     Spec,
@@ -48,12 +47,6 @@ def test_nonsense_is_refused(changes: dict[str, object]) -> None:
 
 
 def test_what_is_not_done_is_said() -> None:
-    linux = Linux(namespaces=(Namespace(type="mount"),), personality=Personality(domain="LINUX"))
-    with pytest.raises(Unsupported, match="personality"):
+    linux = Linux(namespaces=(Namespace(type="mount"),), intel_rdt=IntelRdt())
+    with pytest.raises(Unsupported, match="intelRdt"):
         plan(msgspec.structs.replace(SPEC, linux=linux), "id", "/b")
-
-
-def test_a_profile_that_would_not_be_in_force_is_refused() -> None:
-    process = Process(cwd="/", args=("true",), apparmor_profile="docker-default")
-    with pytest.raises(Unsupported, match="apparmorProfile"):
-        plan(msgspec.structs.replace(SPEC, process=process), "id", "/b")

@@ -123,7 +123,8 @@ def environment(record: Record) -> tuple[str, ...]:
         first.append(f"HOSTNAME={hostname(record)}")
     if record.config.tty and "TERM" not in have:
         first.append("TERM=xterm")
-    return (*first, *given)
+    # One without a value unsets it.
+    return tuple(entry for entry in (*first, *given) if "=" in entry)
 
 
 def _box(size: tuple[int, int] | None) -> Box | None:

@@ -1,4 +1,5 @@
-"""From a profile to a BPF program, by libseccomp (2.4 and later; part of every distribution's base system)."""
+"""From a profile to a BPF program, by libseccomp (2.4 and later, 2.5 for listeners; part of every distribution's base
+system)."""
 
 from __future__ import annotations
 
@@ -6,22 +7,20 @@ import ctypes
 import errno
 import os
 
+from sampan.linux.seccomp.profile import ARCHITECTURES, OPERATORS, action_code
+from sampan.linux.seccomp.stub import stub
 from sampan.oci.runtime import Seccomp, Syscall
 
-_ACTIONS = {
-    "SCMP_ACT_KILL": 0x00000000, "SCMP_ACT_KILL_THREAD": 0x00000000, "SCMP_ACT_KILL_PROCESS": 0x80000000,
-    "SCMP_ACT_TRAP": 0x00030000, "SCMP_ACT_ERRNO": 0x00050000, "SCMP_ACT_TRACE": 0x7FF00000,
-    "SCMP_ACT_LOG": 0x7FFC0000, "SCMP_ACT_ALLOW": 0x7FFF0000,
-}  # fmt: skip
-_WITH_VALUE = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
-_OPERATORS = {
-    "SCMP_CMP_NE": 1, "SCMP_CMP_LT": 2, "SCMP_CMP_LE": 3, "SCMP_CMP_EQ": 4, "SCMP_CMP_GE": 5, "SCMP_CMP_GT": 6,
-    "SCMP_CMP_MASKED_EQ": 7,
-}  # fmt: skip
 _ATTRIBUTE_NO_NEW_PRIVS = 3
 _ATTRIBUTE_OPTIMIZE = 8
 _BINARY_TREE = 2
 _UNKNOWN_SYSCALL = -1
+_FEW = 32
+"""Calls that a chain is as good for. (Up to libseccomp 2.5.4 a tree of none is wrong.)"""
+_PERMISSIVE = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE")
+_INSTRUCTION = 8
+_MOST_INSTRUCTIONS = 4096
+"""BPF_MAXINSNS: what the kernel takes."""
 
 
 class _Comparison(ctypes.Structure):
@@ -42,11 +41,13 @@ def _library() -> ctypes.CDLL:
     library.seccomp_init.argtypes = (ctypes.c_uint32,)
     library.seccomp_release.argtypes = (ctypes.c_void_p,)
     library.seccomp_release.restype = None
+    library.seccomp_arch_native.restype = ctypes.c_uint32
     library.seccomp_arch_resolve_name.argtypes = (ctypes.c_char_p,)
     library.seccomp_arch_resolve_name.restype = ctypes.c_uint32
     library.seccomp_arch_add.argtypes = (ctypes.c_void_p, ctypes.c_uint32)
     library.seccomp_attr_set.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32)
     library.seccomp_syscall_resolve_name.argtypes = (ctypes.c_char_p,)
+    library.seccomp_syscall_resolve_name_arch.argtypes = (ctypes.c_uint32, ctypes.c_char_p)
     library.seccomp_rule_add_array.argtypes = (
         ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p,
     )  # fmt: skip
@@ -56,69 +57,96 @@ def _library() -> ctypes.CDLL:
 
 def _check(result: int, what: str) -> None:
     if result < 0:
-        raise ValueError(f"seccomp: {what}: {os.strerror(-result)}")
-
-
-def _action(name: str, value: int | None) -> int:
-    """libseccomp's number. ValueError for an unknown name; SCMP_ACT_NOTIFY needs a listener, which we have none for."""
-    if name not in _ACTIONS:
-        raise ValueError(f"seccomp action {name!r} is not supported")
-    if name in _WITH_VALUE:
-        return _ACTIONS[name] | ((errno.EPERM if value is None else value) & 0xFFFF)
-    return _ACTIONS[name]
+        raise ValueError(f"{what}: {os.strerror(-result).lower()}")
 
 
 def compile_profile(profile: Seccomp) -> bytes:
-    """The program, for the machine's own architecture and those the profile names. ValueError, OSError (ENOSYS)."""
+    """The program, for the machine's own architecture and those the profile names.
+
+    The profile has been checked. ValueError for what the library does not take, OSError (ENOSYS) where it is missing.
+    """
     library = _library()
-    default = _action(profile.default_action, profile.default_errno_ret)
+    default = action_code(profile.default_action, profile.default_errno_ret)
     context = library.seccomp_init(default)
     if not context:
-        raise ValueError(f"seccomp: invalid default action {profile.default_action}")
+        raise ValueError(f"invalid default action {profile.default_action}")
     try:
-        for architecture in profile.architectures:
-            token = library.seccomp_arch_resolve_name(architecture.removeprefix("SCMP_ARCH_").lower().encode())
-            if not token:
-                raise ValueError(f"seccomp architecture {architecture!r} is not supported")
-            result = library.seccomp_arch_add(context, token)
-            if result != -errno.EEXIST:
-                _check(result, architecture)
+        tokens = {library.seccomp_arch_native()}
+        tokens.update(_add_architecture(library, context, each) for each in profile.architectures)
         # Loading decides about no_new_privs, not the library.
         _check(library.seccomp_attr_set(context, _ATTRIBUTE_NO_NEW_PRIVS, 0), "no_new_privs")
-        # A tree instead of a chain: the kernel walks the program once for every system call's number when it is loaded.
-        # Before libseccomp 2.5 it stays a chain.
-        library.seccomp_attr_set(context, _ATTRIBUTE_OPTIMIZE, _BINARY_TREE)
+        if sum(len(rule.names) for rule in profile.syscalls) > _FEW:
+            # A tree instead of a chain: the kernel walks the program once for every system call's number when it is
+            # loaded. Before libseccomp 2.5 it stays a chain.
+            library.seccomp_attr_set(context, _ATTRIBUTE_OPTIMIZE, _BINARY_TREE)
         for rule in profile.syscalls:
             _add(library, context, rule, default)
-        descriptor = os.memfd_create("seccomp", os.MFD_CLOEXEC)
-        try:
-            _check(library.seccomp_export_bpf(context, descriptor), "export")
-            size = os.lseek(descriptor, 0, os.SEEK_END)
-            return os.pread(descriptor, size, 0)
-        finally:
-            os.close(descriptor)
+        head = b""
+        if profile.default_action not in _PERMISSIVE:
+            head = stub({token: _highest(library, token, profile) for token in tokens})
+        program = head + _exported(library, context)
     finally:
         library.seccomp_release(context)
+    if len(program) > _MOST_INSTRUCTIONS * _INSTRUCTION:
+        raise ValueError(
+            f"the program has {len(program) // _INSTRUCTION} instructions: the kernel takes {_MOST_INSTRUCTIONS}"
+        )
+    return program
+
+
+def _exported(library: ctypes.CDLL, context: int) -> bytes:
+    descriptor = os.memfd_create("seccomp", os.MFD_CLOEXEC)
+    try:
+        _check(library.seccomp_export_bpf(context, descriptor), "export")
+        return os.pread(descriptor, os.lseek(descriptor, 0, os.SEEK_END), 0)
+    finally:
+        os.close(descriptor)
+
+
+def _add_architecture(library: ctypes.CDLL, context: int, name: str) -> int:
+    token = int(library.seccomp_arch_resolve_name(ARCHITECTURES[name].encode()))
+    if not token:
+        raise ValueError(f"architecture {name}: this machine's libseccomp does not know it")
+    result = library.seccomp_arch_add(context, token)
+    if result == -errno.EDOM:
+        raise ValueError(f"architecture {name}: its byte order is not this machine's")
+    if result != -errno.EEXIST:
+        _check(result, f"architecture {name}")
+    return token
+
+
+def _highest(library: ctypes.CDLL, token: int, profile: Seccomp) -> int:
+    """The highest number of the calls that the profile names; not positive if there is none. Calls that the
+    architecture does not have get negative ones."""
+    numbers = (
+        library.seccomp_syscall_resolve_name_arch(token, encoded)
+        for rule in profile.syscalls
+        for name in rule.names
+        if (encoded := _encoded(name)) is not None
+    )
+    return max(numbers, default=0)
+
+
+def _encoded(name: str) -> bytes | None:
+    """None for what can be no call's name: a NUL would end it early."""
+    return name.encode() if name.isascii() and "\0" not in name else None
 
 
 def _add(library: ctypes.CDLL, context: int, rule: Syscall, default: int) -> None:
-    action = _action(rule.action, rule.errno_ret)
+    action = action_code(rule.action, rule.errno_ret)
     if action == default:
         return  # libseccomp refuses a rule that changes nothing.
-    comparisons: list[tuple[int, int, int, int]] = []
-    for each in rule.args:
-        if each.op not in _OPERATORS:
-            raise ValueError(f"seccomp operator {each.op!r} is not supported")
-        comparisons.append((each.index, _OPERATORS[each.op], each.value, each.value_two))
+    comparisons = [(each.index, OPERATORS[each.op], each.value, each.value_two) for each in rule.args]
     # All conditions of a rule must hold; but two on one argument can't be one rule: they are alternatives, as in runc.
     several = len({each[0] for each in comparisons}) < len(comparisons)
     groups = [[each] for each in comparisons] if several else [comparisons]
     for name in rule.names:
-        number = library.seccomp_syscall_resolve_name(name.encode())
+        encoded = _encoded(name)
+        number = _UNKNOWN_SYSCALL if encoded is None else library.seccomp_syscall_resolve_name(encoded)
         if number == _UNKNOWN_SYSCALL:
             continue  # A profile names the calls of kernels and architectures to come.
         for group in groups:
             array = (_Comparison * len(group))(*(_Comparison(*each) for each in group))
             result = library.seccomp_rule_add_array(context, action, number, len(group), array)
             if result != -errno.EEXIST:
-                _check(result, name)
+                _check(result, f"{name}: {rule.action}")
