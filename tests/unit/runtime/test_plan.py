@@ -8,6 +8,7 @@ import pytest
 from sampan.errors import InvalidArgument, Unsupported
 from sampan.linux.namespaces import CLONE_NEWNS, CLONE_NEWPID
 from sampan.oci.runtime import (
+    IntelRdt,
     Linux,
     Namespace,
     Process,
