@@ -16,7 +16,7 @@ import pytest
 
 from sampan.errors import Internal, InvalidArgument
 from sampan.linux.cgroup import Cgroup
-from sampan.oci.runtime import IDMapping, Namespace, Process, Seccomp, Syscall, SyscallArg, User
+from sampan.oci.runtime import OCI_VERSION, IDMapping, Namespace, Process, Seccomp, Syscall, SyscallArg, User
 from sampan.runtime.container import Container, Stdio
 from tests.privileged.runtime.test_container import Box
 
@@ -162,7 +162,7 @@ def test_an_agent_answers(box: Box, short_dir: pathlib.Path, privileges: bool) -
     assert (status, "Directory not empty" in text) == (0, True)
     assert (box.root / "y").exists()
     state = told.pop("state")
-    assert told == {"ociVersion": "1.2.0", "fds": ["seccompFd"], "pid": state["pid"], "metadata": 'of "mine"'}
+    assert told == {"ociVersion": OCI_VERSION, "fds": ["seccompFd"], "pid": state["pid"], "metadata": 'of "mine"'}
     assert (state["id"], state["status"], state["bundle"]) == (box.id, "creating", str(box.bundle))
     assert state["annotations"] == {"a": "b"}
     assert pid > state["pid"] > 1
