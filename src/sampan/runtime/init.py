@@ -131,10 +131,13 @@ def enter(
 def run_exec(
     process: Process, doors: Sequence[int], filter_program: bytes, confinement: Confinement,
     window: tuple[int, int] | None, connection: socket.socket, *, user_namespace: bool = False,
+    attached: bool = False,
 ) -> NoReturn:  # fmt: skip
     """Become one more process of the container, in whose namespaces this one was born. `doors`: what it joins its
-    cgroup by. The descriptors behind the connection and these are closed."""
+    cgroup by; `attached`: somebody else moves it there. The descriptors behind the connection and these are closed."""
     try:
+        if attached:
+            sync.expect(connection, sync.GROUP)
         os.setsid()
         Cgroup.join_by(doors)
         scheduling.set_final(process)
