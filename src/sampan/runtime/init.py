@@ -129,20 +129,19 @@ def enter(
 
 
 def run_exec(
-    process: Process, doors: Sequence[int], filter_program: bytes, confinement: Confinement,
-    window: tuple[int, int] | None, connection: socket.socket, *, user_namespace: bool = False,
-    attached: bool = False,
+    process: Process, own: Sequence[int], kinds: frozenset[str], filter_program: bytes, confinement: Confinement,
+    window: tuple[int, int] | None,
 ) -> NoReturn:  # fmt: skip
-    """Become one more process of the container, in whose namespaces this one was born. `doors`: what it joins its
-    cgroup by; `attached`: somebody else moves it there. The descriptors behind the connection and these are closed."""
+    """Become one more process of the container, in whose namespaces this one was born. `own`: descriptors of the
+    connection to the parent, of the container's process (a pidfd), and what the cgroup is joined by."""
+    connection = socket.socket(fileno=own[0])
     try:
-        if attached:
-            sync.expect(connection, sync.GROUP)
         os.setsid()
-        Cgroup.join_by(doors)
+        Cgroup.join_by(own[2:])
         scheduling.set_final(process)
+        _join_cgroup_namespace(own[1], kinds)
         linux_process.close_from(connection.fileno() + 1)
-        if user_namespace:
+        if "user" in kinds:
             identity.become_root()
         if process.terminal:
             master, slave = rootfs.open_terminal(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
@@ -192,10 +191,10 @@ def _forbid_imports() -> None:
 
 
 def join_all(pidfd: int, kinds: frozenset[str]) -> None:
-    """Join every namespace of a process; children are born in its pid namespace. One call, so that the kernel joins all
-    or none: the user namespace last, with the host's powers over all of them, or by itself and first, where these are
-    an ordinary user's."""
-    left_out = {"user"} if "time" in kinds else {"user", "time"}
+    """Join every namespace of a process but that of cgroups; children are born in its pid namespace. One call, so that
+    the kernel joins all or none: the user namespace last, with the host's powers over all of them, or by itself and
+    first, where these are an ordinary user's."""
+    left_out = {"user", "cgroup"} if "time" in kinds else {"user", "cgroup", "time"}
     flags = sum(flag for name, flag in FLAGS.items() if name not in left_out)
     try:
         if "user" not in kinds:
@@ -211,6 +210,15 @@ def join_all(pidfd: int, kinds: frozenset[str]) -> None:
         if error.errno == errno.ESRCH:
             raise Conflict("the container's process has ended") from error
         raise Internal(f"join the container's namespaces: {(error.strerror or '').lower()}") from error
+
+
+def _join_cgroup_namespace(pidfd: int, kinds: frozenset[str]) -> None:
+    """When the group is joined: from inside, the kernel lets nobody move whom it finds outside (nsdelegate)."""
+    if "cgroup" in kinds or "user" not in kinds:
+        try:
+            namespaces.setns(pidfd, FLAGS["cgroup"])
+        except OSError as error:
+            raise Internal(f"join the container's cgroup namespace: {(error.strerror or '').lower()}") from error
 
 
 def _reset_signals() -> None:
