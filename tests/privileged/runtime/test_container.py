@@ -103,7 +103,8 @@ class Box:
         return status, text
 
     def left(self) -> list[str]:
-        found = [each for each in os.listdir(self.state_root) if not each.startswith(".")]
+        made = os.listdir(self.state_root) if os.path.isdir(self.state_root) else ()
+        found = [each for each in made if not each.startswith(".")]
         found += [each for each in Cgroup(f"/sampan-test-{self.id}").directories if os.path.exists(each)]
         mounts = pathlib.Path("/proc/self/mountinfo").read_text()
         return found + [line for line in mounts.splitlines() if str(self.bundle) in line]
