@@ -43,6 +43,13 @@ def set_name(name: str) -> None:
     prctl(PR_SET_NAME, ctypes.addressof(buffer))
 
 
+def hide() -> None:
+    """Close this process, until its execve, to those that are in its namespaces: they could otherwise take what it has
+    of the host by ptrace or /proc (CVE-2016-9962). To be done again after a change of user, for which fs.suid_dumpable
+    decides."""
+    prctl(PR_SET_DUMPABLE, 0)
+
+
 def become_subreaper() -> None:
     """Orphans below this process become its children, instead of those of pid 1."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)

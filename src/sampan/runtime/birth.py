@@ -90,7 +90,7 @@ def _fork(flags: int, group: int | None) -> tuple[int, int]:
         if flags & namespaces.CLONE_NEWUSER and os.geteuid():
             return namespaces.clone(flags, group)
         shown = process.prctl(process.PR_GET_DUMPABLE)
-        process.prctl(process.PR_SET_DUMPABLE, 0)
+        process.hide()
         pid = -1
         try:
             pid, pidfd = namespaces.clone(flags, group)

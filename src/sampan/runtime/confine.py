@@ -97,6 +97,7 @@ def _become(user: User) -> int:
     os.setresgid(user.gid, user.gid, user.gid)
     os.setresuid(user.uid, user.uid, user.uid)
     linux_process.prctl(linux_process.PR_SET_KEEPCAPS, 0)
+    linux_process.hide()
     os.umask(0o022 if user.umask is None else user.umask & 0o777)
     return capabilities.permitted()
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from sampan.errors import Internal, InvalidArgument, Unsupported
-from sampan.linux import namespaces
+from sampan.linux import namespaces, process
 from sampan.linux.capabilities import NUMBERS, effective
 from sampan.oci.runtime import IDMapping, User
 
@@ -142,6 +142,7 @@ def become_root() -> None:
         set_groups(())
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
+        process.hide()
     except OSError as error:
         raise InvalidArgument(f"user namespace: it has no root to become: {(error.strerror or '').lower()}") from error
 

@@ -53,7 +53,7 @@ def run(
         if not plan.user_namespace:
             identity.set_oom_score("self", plan.process.oom_score_adj)
         labels.apply(plan.process)
-        _hide()
+        linux_process.hide()
         _reset_signals()
         os.setsid()
         namespaces.unshare(unshared)
@@ -174,12 +174,6 @@ def _join_cgroup(group: Cgroup, new_namespace: bool) -> None:
             namespaces.unshare(CLONE_NEWCGROUP)
     except OSError as error:
         raise Internal(f"cgroup: {error.filename or group.path}: {(error.strerror or '').lower()}") from error
-
-
-def _hide() -> None:
-    """Until its execve this process is closed to those that are in the namespaces already: they could otherwise take
-    the host's descriptors from it by ptrace or /proc (CVE-2016-9962)."""
-    linux_process.prctl(linux_process.PR_SET_DUMPABLE, 0)
 
 
 def _forbid_imports() -> None:

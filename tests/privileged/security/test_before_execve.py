@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from sampan.linux.capabilities import NAMES
-from sampan.oci.runtime import Capabilities, IDMapping, Namespace, Process
+from sampan.oci.runtime import Capabilities, IDMapping, Namespace, Process, User
 from sampan.runtime import init
 from sampan.runtime.container import Container, Stdio
 from tests.privileged.runtime.test_container import Box
@@ -42,11 +42,15 @@ def _running(box: Box, *capabilities: str, **changes: object) -> Iterator[Contai
         container.delete(force=True)
 
 
-def _run(container: Container, script: str) -> str:
+def _process(*args: str, uid: int = 0) -> Process:
+    return Process(cwd="/", args=args, env=("PATH=/bin",), user=User(uid=uid, gid=uid))
+
+
+def _run(container: Container, script: str, uid: int = 0) -> str:
     """In the container, beside what is already there."""
     reading, writing = os.pipe()
     try:
-        made = container.exec(Process(cwd="/", args=("sh", "-c", script), env=("PATH=/bin",)), Stdio(None, writing))
+        made = container.exec(_process("sh", "-c", script, uid=uid), Stdio(None, writing))
     finally:
         os.close(writing)
     with os.fdopen(reading) as output:
@@ -57,7 +61,7 @@ def _run(container: Container, script: str) -> str:
 
 
 @contextlib.contextmanager
-def _entering(container: Container, monkeypatch: pytest.MonkeyPatch, at: str) -> Iterator[int]:
+def _entering(container: Container, monkeypatch: pytest.MonkeyPatch, at: str, uid: int = 0) -> Iterator[int]:
     """A process that enters the container and is stopped on its way, `at` a function of init's. Its id in there."""
     before = set(container.pids())
     real: Callable[..., object] = getattr(init, at)
@@ -70,7 +74,7 @@ def _entering(container: Container, monkeypatch: pytest.MonkeyPatch, at: str) ->
     if helper == 0:
         try:
             monkeypatch.setattr(init, at, stopped)
-            made = container.exec(Process(cwd="/", args=("true",), env=("PATH=/bin",)), Stdio())
+            made = container.exec(_process("true", uid=uid), Stdio())
             os.waitpid(made.pid, 0)
         finally:
             os._exit(0)
@@ -121,6 +125,18 @@ def test_without_ptrace_it_is_closed(box: Box, monkeypatch: pytest.MonkeyPatch, 
     """CVE-2016-9962: from its birth on, with the host's powers, and later, with the container's own."""
     with _running(box, "CAP_KILL", "CAP_DAC_OVERRIDE") as container, _entering(container, monkeypatch, at) as number:
         assert _run(container, _tried(number)) == "tried\n"
+
+
+def test_a_user_finds_it_closed(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same user without capabilities, as the process is at last. By its change of user it would be open again,
+    where the host's fs.suid_dumpable is 1."""
+    setting = pathlib.Path("/proc/sys/fs/suid_dumpable")
+    before = setting.read_text()
+    with _running(box) as container, contextlib.ExitStack() as undo:
+        undo.callback(setting.write_text, before)
+        setting.write_text("1")
+        number = undo.enter_context(_entering(container, monkeypatch, "_execute", uid=7))
+        assert _run(container, _tried(number), uid=7) == "tried\n"
 
 
 @pytest.mark.parametrize("at", ["run_exec", "_execute"])
@@ -186,8 +202,7 @@ def test_no_module_of_an_images_is_imported(box: Box, monkeypatch: pytest.Monkey
     container = Container.create(box.id, str(box.bundle), box.state_root, Stdio(), spec=spec)
     try:
         container.start()
-        process = Process(cwd="/", args=("true",), env=("PATH=/bin",))
-        made = container.exec(msgspec.structs.replace(process, terminal=True), Stdio())
+        made = container.exec(msgspec.structs.replace(_process("true"), terminal=True), Stdio())
         os.waitpid(made.pid, 0)
         os.close(made.pidfd)
         assert made.master is not None and container.master is not None
