@@ -1,6 +1,6 @@
-"""Asking systemd for a scope: D-Bus method calls over the bus's unix socket, with as much of its encoding as they take.
+"""Asking systemd for a scope, over a bus's unix socket or its own.
 
-D-Bus specification: "Message Protocol" and "Authentication Protocol"; org.freedesktop.systemd1(5) for calls. Nothing
+D-Bus specification, "Authentication Protocol" and "Server Addresses"; org.freedesktop.systemd1(5) for calls. Nothing
 here is imported before a container asks for the systemd driver. Raises OSError: EIO with systemd's own words where it
 refuses, TimeoutError where it does not answer.
 """
@@ -9,184 +9,108 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import struct
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-SYSTEM_BUS = "/run/dbus/system_bus_socket"
+from sampan.linux.dbus import ERROR, HEADER, SIGNAL, Encoder, Message, Property, decode, encode_call
+
 _TIMEOUT = 30.0
-_CALL, _RETURN, _ERROR, _SIGNAL = 1, 2, 3, 4
-_PATH, _INTERFACE, _MEMBER, _ERROR_NAME, _REPLY_SERIAL, _DESTINATION, _SIGNATURE = 1, 2, 3, 4, 5, 6, 8
 _LARGEST = 1 << 20
-_FIXED_HEADER = 16
+_SYSTEM = ("/run/dbus/system_bus_socket", "/run/systemd/private")
+_PRIVATE = "/systemd/private"
+"""systemd's own socket, where there is no bus: the same calls, to nobody by name."""
+_NOT_THERE = (errno.ENOENT, errno.ECONNREFUSED)
 
-Property = tuple[str, str, object]
-"""Name, signature (`b`, `t`, `s`, `au` or `ay`), value."""
-
-
-def _pad(data: bytearray, to: int) -> None:
-    data.extend(bytes(-len(data) % to))
-
-
-def _string(data: bytearray, text: str) -> None:
-    encoded = text.encode()
-    _pad(data, 4)
-    data.extend(struct.pack("<I", len(encoded)) + encoded + b"\0")
+_MANAGER = "org.freedesktop.systemd1"
+_MANAGER_PATH = "/org/freedesktop/systemd1"
 
 
-def _signature(data: bytearray, text: str) -> None:
-    data.extend(bytes([len(text)]) + text.encode() + b"\0")
+def system_sockets() -> list[str]:
+    """Where the machine's systemd can be reached."""
+    return list(_SYSTEM)
 
 
-def _variant(data: bytearray, signature: str, value: object) -> None:
-    _signature(data, signature)
-    match signature, value:
-        case (("s" | "o"), str()):
-            _string(data, value)
-        case "g", str():
-            _signature(data, value)
-        case (("u" | "b"), int()):
-            _pad(data, 4)
-            data.extend(struct.pack("<I", value))
-        case "t", int():
-            _pad(data, 8)
-            data.extend(struct.pack("<Q", value))
-        case "au", (list() | tuple()):
-            _pad(data, 4)
-            data.extend(struct.pack(f"<I{len(value)}I", 4 * len(value), *value))
-        case "ay", bytes():
-            _pad(data, 4)
-            data.extend(struct.pack("<I", len(value)) + value)
-        case _:
-            raise ValueError(f"cannot encode {value!r} as {signature!r}")
+def user_sockets() -> list[str]:
+    """Where an ordinary user's systemd can be reached: $DBUS_SESSION_BUS_ADDRESS, or below $XDG_RUNTIME_DIR."""
+    found = addresses(os.environ.get("DBUS_SESSION_BUS_ADDRESS", ""))
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if runtime:
+        found += [f"{runtime}/bus", runtime + _PRIVATE]
+    return found
 
 
-def _properties(data: bytearray, properties: Iterable[Property]) -> None:
-    """a(sv): the length is that of the elements, without the padding before the first."""
-    _pad(data, 4)
-    at = len(data)
-    data.extend(bytes(4))
-    _pad(data, 8)
-    start = len(data)
-    for name, signature, value in properties:
-        _pad(data, 8)
-        _string(data, name)
-        _variant(data, signature, value)
-    struct.pack_into("<I", data, at, len(data) - start)
+def addresses(text: str) -> list[str]:
+    """The unix sockets of a D-Bus server address: `unix:path=/a%20b,guid=1;unix:abstract=c`. An abstract one's name
+    begins with a null byte."""
+    found: list[str] = []
+    for address in text.split(";"):
+        transport, _, rest = address.partition(":")
+        pairs = dict(pair.partition("=")[::2] for pair in rest.split(","))
+        if transport == "unix":
+            path, abstract = (_unescaped(pairs.get(key, "")) for key in ("path", "abstract"))
+            if path or abstract:
+                found.append(path or "\0" + abstract)
+    return found
 
 
-def encode_call(
-    serial: int, destination: str, path: str, interface: str, member: str, signature: str = "", body: bytes = b""
-) -> bytes:
-    """A method call, little-endian."""
-    fields: list[tuple[int, str, str]] = [
-        (_PATH, "o", path), (_INTERFACE, "s", interface), (_MEMBER, "s", member), (_DESTINATION, "s", destination),
-    ]  # fmt: skip
-    if signature:
-        fields.append((_SIGNATURE, "g", signature))
-    data = bytearray(struct.pack("<cBBBIII", b"l", _CALL, 0, 1, len(body), serial, 0))
-    for code, kind, value in fields:
-        _pad(data, 8)
-        data.append(code)
-        _variant(data, kind, value)
-    struct.pack_into("<I", data, 12, len(data) - _FIXED_HEADER)
-    _pad(data, 8)
-    return bytes(data) + body
-
-
-@dataclass(frozen=True)
-class Message:
-    """A message that came: what its header says, and its body's strings in order (of the types s, o, u only)."""
-
-    kind: int
-    reply_serial: int
-    member: str
-    error: str
-    values: tuple[str | int, ...]
-
-
-class _Reader:
-    def __init__(self, data: bytes, order: str) -> None:
-        self.data, self.order, self.at = data, order, 0
-
-    def align(self, to: int) -> None:
-        self.at += -self.at % to
-
-    def number(self) -> int:
-        self.align(4)
-        (value,) = struct.unpack_from(self.order + "I", self.data, self.at)
-        self.at += 4
-        return int(value)
-
-    def string(self, length: int) -> str:
-        if self.at + length >= len(self.data):
-            raise struct.error("a string is longer than its message")
-        text = self.data[self.at : self.at + length].decode("utf-8", "replace")
-        self.at += length + 1
-        return text
-
-    def value(self, kind: str) -> str | int:
-        if kind in ("s", "o"):
-            return self.string(self.number())
-        if kind == "g":
-            self.at += 1
-            return self.string(self.data[self.at - 1])
-        if kind == "u":
-            return self.number()
-        raise struct.error(f"unexpected type {kind!r}")
-
-
-def decode(data: bytes) -> Message:
-    """Raises OSError (EBADMSG) for what is no message."""
-    try:
-        order = {0x6C: "<", 0x42: ">"}[data[0]]
-        reader = _Reader(data, order)
-        reader.at = 12
-        end = _FIXED_HEADER + reader.number()
-        fields: dict[int, str | int] = {}
-        while reader.at < end:
-            reader.align(8)
-            code = data[reader.at]
-            reader.at += 1
-            fields[code] = reader.value(str(reader.value("g")))
-        reader.align(8)
-        values: list[str | int] = []
-        for kind in str(fields.get(_SIGNATURE, "")):
-            if kind not in "sou":
-                break
-            values.append(reader.value(kind))
-    except (KeyError, IndexError, struct.error) as error:
-        raise OSError(errno.EBADMSG, f"a malformed message from the bus: {error}") from error
-    return Message(
-        data[1], int(fields.get(_REPLY_SERIAL, 0)), str(fields.get(_MEMBER, "")), str(fields.get(_ERROR_NAME, "")),
-        tuple(values),
-    )  # fmt: skip
+def _unescaped(text: str) -> str:
+    return re.sub("%([0-9a-fA-F]{2})", lambda match: chr(int(match[1], 16)), text)
 
 
 class Systemd:
-    """A connection to the system bus; use as a context manager."""
+    """A connection to the first of the sockets that is there; use as a context manager."""
 
-    def __init__(self, path: str = SYSTEM_BUS) -> None:
+    def __init__(self, sockets: Iterable[str]) -> None:
         self._serial = 0
         self._signals: list[Message] = []
         self._deadline = time.monotonic() + _TIMEOUT
+        self._private = False
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             self._socket.settimeout(_TIMEOUT)
-            self._socket.connect(path)
-            # The credentials come from the kernel; the name is the user id's digits as hexadecimal.
-            self._socket.sendall(b"\0AUTH EXTERNAL " + str(os.geteuid()).encode().hex().encode() + b"\r\n")
-            answer = self._socket.recv(1024)
-            if not answer.startswith(b"OK "):
-                raise PermissionError(errno.EACCES, "the bus refused the connection", path)
-            self._socket.sendall(b"BEGIN\r\n")
-            self._bus("Hello")
-        except OSError as error:
+            path = self._connect(sockets)
+            self._private = path.endswith(_PRIVATE)
+            self._authenticate(path)
+            if not self._private:
+                self._bus("Hello")
+        except BaseException:
             self._socket.close()
-            error.filename = error.filename or path
             raise
+
+    def _connect(self, sockets: Iterable[str]) -> str:
+        missing: OSError = FileNotFoundError(errno.ENOENT, "no bus of systemd's: is DBUS_SESSION_BUS_ADDRESS set?")
+        for path in sockets:
+            try:
+                self._socket.connect(path)
+            except OSError as error:
+                error.filename = path.replace("\0", "@")
+                if error.errno not in _NOT_THERE:
+                    raise
+                missing = error
+            else:
+                return path
+        raise missing
+
+    def _authenticate(self, path: str) -> None:
+        # Without a name: the socket tells who this is, in a user namespace too, where the number would be another.
+        self._socket.sendall(b"\0AUTH EXTERNAL\r\nDATA\r\n")
+        buffer = b""
+        while not buffer.startswith(b"OK "):
+            line, end, rest = buffer.partition(b"\r\n")
+            if end and line not in (b"DATA", b"DATA "):
+                raise PermissionError(errno.EACCES, "the bus refused the connection", path)
+            if end:
+                buffer = rest
+            elif len(buffer) < _LARGEST and (more := self._socket.recv(1024)):
+                buffer += more
+            else:
+                raise PermissionError(errno.EACCES, "the bus closed the connection", path)
+        while not buffer.endswith(b"\r\n"):
+            buffer += self._exactly(1)
+        self._socket.sendall(b"BEGIN\r\n")
 
     def __enter__(self) -> Systemd:
         return self
@@ -194,65 +118,107 @@ class Systemd:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
+    # --- Calls --------------------------------------------------------------------------------------------
+
     def start_scope(self, unit: str, properties: Iterable[Property]) -> None:
-        """StartTransientUnit, until its job is done. FileExistsError: the unit is there."""
-        rule = "type='signal',sender='org.freedesktop.systemd1',member='JobRemoved'"
-        data = bytearray()
-        _string(data, rule)
-        self._bus("AddMatch", "s", bytes(data))
-        self._manager("Subscribe")
-        data = bytearray()
-        _string(data, unit)
-        _string(data, "fail")
-        _properties(data, properties)
-        _pad(data, 4)
-        data.extend(bytes(4))  # No auxiliary units: an empty array,
-        _pad(data, 8)  # padded as its elements would be.
-        job = self._manager("StartTransientUnit", "ssa(sv)a(sa(sv))", bytes(data)).values[0]
-        result = self._job_result(str(job))
+        """StartTransientUnit, until its job is done. One that has failed and is still known is forgotten first.
+        FileExistsError: the unit is there."""
+        given = list(properties)
+        try:
+            result = self._start(unit, given)
+        except FileExistsError:
+            if not self.reset_failed(unit):
+                raise
+            result = self._start(unit, given)
         if result != "done":
+            self.reset_failed(unit)
             raise OSError(errno.EIO, f"systemd could not start {unit}: {result}")
+
+    def _start(self, unit: str, properties: list[Property]) -> str:
+        body = Encoder().string(unit, "fail").properties(properties).no_structures()
+        return self._job("StartTransientUnit", "ssa(sv)a(sa(sv))", body)
+
+    def stop(self, unit: str) -> None:
+        """StopUnit, until its job is done; whatever of the unit is left is forgotten. Idempotent."""
+        try:
+            self._job("StopUnit", "ss", Encoder().string(unit, "replace"))
+        except FileNotFoundError:
+            return
+        self.reset_failed(unit)
+
+    def reset_failed(self, unit: str) -> bool:
+        """Whether there was one."""
+        try:
+            self._manager("ResetFailedUnit", "s", Encoder().string(unit))
+        except OSError:
+            return False
+        return True
 
     def set_properties(self, unit: str, properties: Iterable[Property]) -> None:
         """SetUnitProperties, until the next boot."""
-        data = bytearray()
-        _string(data, unit)
-        _pad(data, 4)
-        data.extend(struct.pack("<I", 1))
-        _properties(data, properties)
-        self._manager("SetUnitProperties", "sba(sv)", bytes(data))
+        body = Encoder().string(unit).value("b", 1).properties(properties)
+        self._manager("SetUnitProperties", "sba(sv)", body)
 
-    def _job_result(self, job: str) -> str:
+    def attach(self, unit: str, pid: int) -> None:
+        """AttachProcessesToUnit: move a process where its owner may not move it himself."""
+        body = Encoder().string(unit, "").value("au", (pid,))
+        self._manager("AttachProcessesToUnit", "ssau", body)
+
+    def version(self) -> int:
+        """252; 0 where it can't be told."""
+        text = str(self._property("Version")).lstrip("v")
+        digits = text[: next((at for at, letter in enumerate(text) if not letter.isdigit()), len(text))]
+        return int(digits or 0)
+
+    def control_group(self) -> str:
+        """The group that holds the manager's units."""
+        return str(self._property("ControlGroup"))
+
+    def _property(self, name: str) -> object:
+        body = Encoder().string(f"{_MANAGER}.Manager", name)
+        return self._call(_MANAGER_PATH, "org.freedesktop.DBus.Properties", "Get", "ss", body).values[0]
+
+    # --- Messages -----------------------------------------------------------------------------------------
+
+    def _job(self, member: str, signature: str, body: Encoder) -> str:
+        """Call what makes a job, and wait for the job's result: the call's return says only that it is queued."""
+        if not self._private:
+            rule = f"type='signal',sender='{_MANAGER}',member='JobRemoved'"
+            self._bus("AddMatch", "s", Encoder().string(rule))
+        self._manager("Subscribe")
+        job = self._manager(member, signature, body).values[0]
         while True:
             for message in self._signals:
                 if message.member == "JobRemoved" and len(message.values) == 4 and message.values[1] == job:
                     return str(message.values[3])
             self._signals = [self._receive()]
 
-    def _bus(self, member: str, signature: str = "", body: bytes = b"") -> Message:
+    def _bus(self, member: str, signature: str = "", body: Encoder | None = None) -> Message:
         name = "org.freedesktop.DBus"
-        return self._call(name, "/org/freedesktop/DBus", name, member, signature, body)
+        return self._call("/org/freedesktop/DBus", name, member, signature, body, destination=name)
 
-    def _manager(self, member: str, signature: str = "", body: bytes = b"") -> Message:
-        name = "org.freedesktop.systemd1"
-        return self._call(name, "/org/freedesktop/systemd1", f"{name}.Manager", member, signature, body)
+    def _manager(self, member: str, signature: str = "", body: Encoder | None = None) -> Message:
+        return self._call(_MANAGER_PATH, f"{_MANAGER}.Manager", member, signature, body)
 
-    def _call(self, destination: str, path: str, interface: str, member: str, signature: str, body: bytes) -> Message:
+    def _call(
+        self, path: str, interface: str, member: str, signature: str, body: Encoder | None,
+        destination: str = _MANAGER,
+    ) -> Message:  # fmt: skip
         self._serial += 1
-        self._socket.sendall(encode_call(self._serial, destination, path, interface, member, signature, body))
+        data = b"" if body is None else bytes(body.data)
+        name = "" if self._private else destination
+        self._socket.sendall(encode_call(self._serial, name, path, interface, member, signature, data))
         while True:
             message = self._receive()
-            if message.kind == _SIGNAL:
+            if message.kind == SIGNAL:
                 self._signals.append(message)
             elif message.reply_serial == self._serial:
-                if message.kind == _ERROR:
-                    number = errno.EEXIST if message.error.endswith(".UnitExists") else errno.EIO
-                    words = str(message.values[0]) if message.values else message.error
-                    raise OSError(number, f"systemd: {words}")
+                if message.kind == ERROR:
+                    raise _refusal(message)
                 return message
 
     def _receive(self) -> Message:
-        head = self._exactly(_FIXED_HEADER)
+        head = self._exactly(HEADER)
         order = ">" if head[:1] == b"B" else "<"
         body, _, fields = struct.unpack_from(order + "III", head, 4)
         rest = fields + -fields % 8 + body
@@ -269,3 +235,11 @@ class Systemd:
                 raise ConnectionResetError(errno.ECONNRESET, "the bus closed the connection")
             data += more
         return data
+
+
+_KINDS = {"UnitExists": errno.EEXIST, "NoSuchUnit": errno.ENOENT, "AccessDenied": errno.EACCES}
+
+
+def _refusal(message: Message) -> OSError:
+    words = str(message.values[0]) if message.values else message.error
+    return OSError(_KINDS.get(message.error.rpartition(".")[2], errno.EIO), f"systemd: {words}")

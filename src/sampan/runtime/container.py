@@ -18,7 +18,7 @@ import msgspec
 
 from sampan.errors import Conflict, Internal, InvalidArgument, NotFound, SampanError
 from sampan.linux import process
-from sampan.linux.cgroup import Cgroup, Counters
+from sampan.linux.cgroup import Cgroup
 from sampan.oci.runtime import Hooks, LinuxResources, Process, Spec
 from sampan.runtime import birth, group, hooks, identity, idmap, init, seccomp, state, sync
 from sampan.runtime.hooks import Status
@@ -26,6 +26,7 @@ from sampan.runtime.plan import Options, Plan, plan, with_default_devices
 from sampan.runtime.process import Confinement, checked_process, confinement, inherited
 
 if TYPE_CHECKING:  # The command has none, and need not load it.
+    from sampan.linux.cgroup.counters import Counters
     from sampan.runtime.newborn import Newborn
 
 _SPEC = msgspec.json.Decoder(Spec)
@@ -143,10 +144,12 @@ class Container:
             what = plan(spec, container_id, bundle, options)
             directory = held.enter_context(state.reserved(state_root, container_id))
             undo.callback(state.remove, state_root, container_id)
+            if what.unit:
+                what = group.located(what)
             cgroup = group.named(what)
             record = state.Record(
                 id=container_id, bundle=bundle, rootfs=what.root, cgroup=cgroup.path, cgroup_places=cgroup.places,
-                created=time.time_ns(), unit=what.unit,
+                created=time.time_ns(), unit=what.unit, rootless=options.rootless,
             )  # fmt: skip
             # From here on a `delete --force` knows what to look for, whenever this process is killed.
             state.save(state_root, record)
@@ -194,7 +197,8 @@ class Container:
                 with contextlib.suppress(BrokenPipeError):
                     sync.send(parent, sync.RESUME)
             seccomp.pass_on(parent, pidfd, what.confinement.seccomp, pid, what.subject.described("creating", pid))
-            _, masters = sync.expect(parent, sync.READY)
+            with group.blamed(cgroup):
+                _, masters = sync.expect(parent, sync.READY)
             container = cls(record, state_root, pidfd)
             container._configure(spec)
             container.master = masters[0] if masters else None
@@ -311,10 +315,16 @@ class Container:
             with child, _opened(stdio) as streams:
                 pid, pidfd, numbers = self._born_inside(wanted, streams, preserved, child)
                 if pid == 0:
-                    init.run_exec(wanted, numbers, self._namespaces, program, self._confinement, window)
+                    init.run_exec(
+                        wanted, numbers, self._namespaces, program, self._confinement, window, attached=self._attaches
+                    )
             with contextlib.ExitStack() as failed:
                 failed.callback(os.close, pidfd)
                 failed.callback(_end, pid, pidfd)
+                if self._attaches:
+                    group.attach(self.record.unit, pid, self.record.rootless)
+                    with contextlib.suppress(BrokenPipeError):
+                        sync.send(parent, sync.GROUP)
                 master = None
                 if wanted.terminal:
                     master = sync.expect(parent, sync.READY)[1][0]
@@ -326,6 +336,11 @@ class Container:
                     raise Internal("exec: protocol error")
                 failed.pop_all()
             return ExecProcess(pid, pidfd, master)
+
+    @property
+    def _attaches(self) -> bool:
+        """Whether only systemd may put a process into the group."""
+        return bool(self.record.unit) and not self._cgroup.reachable()
 
     def _born_inside(
         self, wanted: Process, streams: tuple[int, int, int], preserved: int, connection: socket.socket
@@ -355,7 +370,7 @@ class Container:
     def _ways_in(self, opened: contextlib.ExitStack) -> tuple[list[int], list[int]]:
         """Of the cgroup: descriptors to join by (v1), and to be born in (v2)."""
         try:
-            born_in = self._cgroup.open()
+            born_in = group.birthplace(self._cgroup, self.record.unit)
             if born_in is None:
                 doors = [] if self._cgroup.unified else self._cgroup.doors()
                 for door in doors:
@@ -410,14 +425,7 @@ class Container:
         limits are as before."""
         if resources.devices:
             resources = with_default_devices(resources)
-        try:
-            if self.record.unit:
-                from sampan.runtime import scope
-
-                scope.update(self.record.unit, resources)
-            self._cgroup.apply(resources, update=True)
-        except (OSError, ValueError) as error:
-            raise group.refused(error) from error
+        group.update(self._cgroup, resources, self.record.unit, self.record.rootless)
 
     def stats(self) -> Counters:
         """The cgroup's counters."""
@@ -452,12 +460,7 @@ class Container:
         if self.alive:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(self.pidfd, signals.SIGKILL)
-        try:
-            if self._cgroup.exists():
-                self._cgroup.kill()
-            self._cgroup.delete()
-        except OSError as error:
-            raise group.refused(error) from error
+        group.remove(self._cgroup, self.record.unit, self.record.rootless)
         state.remove(self._state_root, self.id)
         if self._sync is not None:
             self._sync.close()
@@ -470,7 +473,7 @@ class Container:
 
 def _fork(
     what: Plan,
-    group: Cgroup,
+    cgroup: Cgroup,
     stdio: tuple[int, int, int],
     window: tuple[int, int] | None,
     listener: socket.socket | None,
@@ -479,7 +482,7 @@ def _fork(
     parent, child = sync.pair()
     try:
         with child:
-            pid, pidfd = _clone(what, group)
+            pid, pidfd = _clone(what, cgroup)
             if pid == 0:
                 init.run(what, stdio, window, child, listener=listener)
     except BaseException:
@@ -488,13 +491,21 @@ def _fork(
     return pid, pidfd, parent
 
 
-def _clone(what: Plan, group: Cgroup) -> tuple[int, int]:
-    born_in = group.open()
+def _clone(what: Plan, cgroup: Cgroup) -> tuple[int, int]:
+    born_in = group.birthplace(cgroup, what.unit)
     try:
-        return birth.clone(what.clone_flags, what.joins, born_in)
+        pid, pidfd = birth.clone(what.clone_flags, what.joins, born_in)
     finally:
         if born_in is not None:
             os.close(born_in)
+    if pid and what.unit and born_in is None:
+        try:
+            group.attach(what.unit, pid, what.options.rootless)
+        except BaseException:
+            _end(pid, pidfd)
+            os.close(pidfd)
+            raise
+    return pid, pidfd
 
 
 def _end(pid: int, pidfd: int) -> None:

@@ -130,12 +130,15 @@ def enter(
 
 def run_exec(
     process: Process, own: Sequence[int], kinds: frozenset[str], filter_program: bytes, confinement: Confinement,
-    window: tuple[int, int] | None,
+    window: tuple[int, int] | None, *, attached: bool = False,
 ) -> NoReturn:  # fmt: skip
     """Become one more process of the container, in whose namespaces this one was born. `own`: descriptors of the
-    connection to the parent, of the container's process (a pidfd), and what the cgroup is joined by."""
+    connection to the parent, of the container's process (a pidfd), and what the cgroup is joined by; `attached`:
+    somebody else moves it there."""
     connection = socket.socket(fileno=own[0])
     try:
+        if attached:
+            sync.expect(connection, sync.GROUP)
         os.setsid()
         Cgroup.join_by(own[2:])
         scheduling.set_final(process)

@@ -51,6 +51,9 @@ _RECURSIVE_ATIME = {
 }  # fmt: skip
 """These share one field, so that not to have one of them is the kernel's default, relatime."""
 
+OPTIONS = frozenset((*_FLAGS, *PROPAGATION, *_RECURSIVE, *_RECURSIVE_ATIME, "tmpcopyup", "idmap", "ridmap"))
+"""All that are known; every other one is the file system's own."""
+
 _ATTRIBUTES = (
     (m.MS_RDONLY, m.MOUNT_ATTR_RDONLY), (m.MS_NOSUID, m.MOUNT_ATTR_NOSUID), (m.MS_NODEV, m.MOUNT_ATTR_NODEV),
     (m.MS_NOEXEC, m.MOUNT_ATTR_NOEXEC), (m.MS_NOSYMFOLLOW, m.MOUNT_ATTR_NOSYMFOLLOW),

@@ -139,7 +139,7 @@ def plan(spec: Spec, container_id: str, bundle: str, options: Options = _PLAIN) 
     if spec.hostname and "uts" not in seen:
         raise InvalidArgument("config.json: hostname needs a uts namespace")
     resources = linux.resources or LinuxResources()
-    cgroup, unit, parent = _cgroup(linux.cgroups_path, container_id, options.systemd)
+    cgroup, unit, parent = _cgroup(linux.cgroups_path, container_id, options)
     mounts = tuple(mount_step(each, bundle, "user" in seen) for each in spec.mounts)
     # With a user namespace, the cgroup is joined before anything is mounted.
     mounts, cgroup_mounts = (mounts, ()) if "user" in seen else split(mounts)
@@ -175,13 +175,13 @@ def plan(spec: Spec, container_id: str, bundle: str, options: Options = _PLAIN) 
     )
 
 
-def _cgroup(given: str, container_id: str, systemd: bool) -> tuple[str, str, str]:
+def _cgroup(given: str, container_id: str, options: Options) -> tuple[str, str, str]:
     """The group's path; the scope and the slice if systemd makes it."""
-    if not systemd:
+    if not options.systemd:
         return given, "", ""
     from sampan.runtime.scope import scope
 
-    wanted = scope(given, container_id)
+    wanted = scope(given, container_id, options.rootless)
     return wanted.path, wanted.unit, wanted.slice
 
 

@@ -10,7 +10,7 @@ import time
 
 import msgspec
 
-from sampan.errors import Conflict, Internal, InvalidArgument, NotFound, SampanError, Unsupported
+from sampan.errors import Conflict, Internal, InvalidArgument, NotFound, SampanError
 from sampan.oci.runtime import OCI_VERSION, OCIStruct
 from sampan.runtime import state
 from sampan.runtime.container import Container
@@ -45,10 +45,12 @@ def carry_out(name: str, root: str, given: Words) -> int:
             _ps(Container.load(given.arguments[0], root), _format(given), given.arguments[1:])
         case "events":
             _events(Container.load(given.arguments[0], root), given.on("stats"), seconds(given.text("interval", "5s")))
+        case "features":
+            from sampan.runtime.features import features
+
+            _print(msgspec.json.format(msgspec.json.encode(features()), indent=4))
         case "spec":
             _write_spec(given.text("bundle") or ".", given.on("rootless"))
-        case _:
-            raise Unsupported(f"{name} is not supported")
     return 0
 
 

@@ -27,7 +27,8 @@ START = "start"
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """`start_time`: the process's, in clock ticks since the boot (/proc/PID/stat): a pid alone may be another's by now.
     `created`: nanoseconds since the epoch. `cgroup_places`: by mount point, where the cgroup's paths differ. `unit`:
-    systemd's, where it made the cgroup. With a pid of 0 the creation has not come so far, or was killed."""
+    systemd's, where it made the cgroup. `rootless`: an ordinary user's, as is that systemd. With a pid of 0 the
+    creation has not come so far, or was killed."""
 
     id: str
     bundle: str
@@ -38,6 +39,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     pid: int = 0
     start_time: int = 0
     unit: str = ""
+    rootless: bool = False
 
 
 def check_id(container_id: str) -> str:

@@ -22,15 +22,19 @@ import select
 import signal as signals
 import socket
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from sampan.errors import CommandNotExecutable, CommandNotFound, Internal, NotFound, SampanError, Unsupported
 from sampan.linux import mount, process, terminal
-from sampan.linux.cgroup import Cgroup, Counters, group_of
+from sampan.linux.cgroup import Cgroup, group_of
 from sampan.oci.runtime import LinuxResources, Process
 from sampan.runtime.container import ExecProcess, Stdio, load_spec
 from sampan.shimapi.messages import CleanUp, Create
+
+if TYPE_CHECKING:
+    from sampan.linux.cgroup.counters import Counters
 
 _PATIENCE = 120.0
 """Seconds that a command has: `create` may pull up a virtual machine, and runs the hooks."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from sampan.linux.cgroup import Counters
+from sampan.linux.cgroup.counters import Counters
 from sampan.oci.runtime import LinuxResources, Process
 from sampan.runtime.container import ExecProcess, Stdio
 

@@ -13,14 +13,17 @@ import os
 import signal
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from sampan.linux import bpf
-from sampan.linux.cgroup import counters_v1, counters_v2, devices, members
-from sampan.linux.cgroup.counters import Counters
+from sampan.linux.cgroup import devices, members
 from sampan.linux.cgroup.files import is_permission, read, write
 from sampan.linux.cgroup.hierarchies import groups_of, hierarchies
-from sampan.linux.cgroup.limits import apply
+from sampan.linux.cgroup.limits import apply, completed
 from sampan.oci.runtime import LinuxResources
+
+if TYPE_CHECKING:
+    from sampan.linux.cgroup.counters import Counters
 
 _KILL_TIMEOUT = 10.0
 _DELETE_TIMEOUT = 2.0
@@ -102,6 +105,9 @@ class Cgroup:
                     if not (lenient and is_permission(error)):
                         raise
                     del self._places[root]
+            if lenient and self.unified and not self.missing and not self.reachable():
+                self._unmake()
+                self._places = {}
             if self.frozen():  # With one above; whoever joins it would hang.
                 raise OSError(errno.EBUSY, "cgroup is frozen", self.directory("freezer"))
         except BaseException:
@@ -166,6 +172,10 @@ class Cgroup:
             self.delete()
         self._unmake()
 
+    def completed(self, resources: LinuxResources) -> LinuxResources:
+        """The limits with what the group has now, where one can't be said without the other. Raises OSError."""
+        return completed(self, resources)
+
     def apply(self, resources: LinuxResources, *, lenient: bool = False, update: bool = False) -> None:
         """Write the limits. OSError names the file and the value that was refused, ValueError what this version lacks.
 
@@ -214,6 +224,15 @@ class Cgroup:
         if not self.unified or self.missing:
             return None
         return os.open(self.directories[0], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def reachable(self) -> bool:
+        """Whether this process may put processes of its own into the group. v2: cgroups(7), "delegation containment"
+        asks for the right to do so in the group above both."""
+        if not self.unified or self.missing or os.geteuid() == 0:
+            return True
+        root, path = next(iter(self._places.items()))
+        above = os.path.commonpath((groups_of(self._trees)[root], path))
+        return os.access(f"{root}{above}/cgroup.procs", os.W_OK)
 
     def shown(self, root: str) -> str:
         """The directory that the container is shown of the tree mounted at `root`: where it has no place of its own
@@ -373,6 +392,10 @@ class Cgroup:
 
     def counters(self) -> Counters:
         """The counters now; those whose controller is missing are 0."""
+        # Imported by those who count: they are every shim's memory otherwise.
+        from sampan.linux.cgroup import counters_v1, counters_v2
+        from sampan.linux.cgroup.counters import Counters
+
         if self.missing:
             return Counters(unified=self.unified, memory_stat={})
         if self.unified:

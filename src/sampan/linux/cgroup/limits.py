@@ -32,8 +32,7 @@ class Group(Protocol):
 def apply(group: Group, resources: LinuxResources, *, update: bool) -> None:
     """All limits but those of devices. `update`: of a live group, which gets its old values back where a new one is
     refused. OSError names the file and the value, ValueError what this cgroup version lacks."""
-    if resources.memory is not None:
-        resources = msgspec.structs.replace(resources, memory=_against_usage(group, resources.memory))
+    resources = completed(group, resources)
     plan = v2.writes(resources) if group.unified else v1.writes(resources)
     before: list[tuple[str, str]] = []
     try:
@@ -46,6 +45,14 @@ def apply(group: Group, resources: LinuxResources, *, update: bool) -> None:
         raise
     if not group.unified and not update and (directory := group.directory("cpuset")) is not None:
         _inherit_cpuset(directory)
+
+
+def completed(group: Group, resources: LinuxResources) -> LinuxResources:
+    """With what the group has now, where the one can't be said without the other. OSError (EBUSY) for a limit that is
+    exceeded already, where that is to be checked."""
+    if resources.memory is None:
+        return resources
+    return msgspec.structs.replace(resources, memory=_against_usage(group, resources.memory))
 
 
 def _apply_some(group: Group, plan: list[Write], before: list[tuple[str, str]] | None) -> list[Write]:
@@ -80,6 +87,8 @@ def _apply(group: Group, wanted: Write, before: list[tuple[str, str]] | None) ->
         if before is not None and (old := _single_value(path)) is not None:
             before.append((path, old))
         write(path, value)
+        if wanted.checked and not _in_force(value, read(path)):
+            raise OSError(errno.EOPNOTSUPP, "this kernel has no such limit any more", path)
     except FileNotFoundError:
         if wanted.optional:
             return
@@ -92,6 +101,12 @@ def _apply(group: Group, wanted: Write, before: list[tuple[str, str]] | None) ->
     except OSError as error:
         _explain(error, directory, wanted)
         raise
+
+
+def _in_force(value: str, found: str) -> bool:
+    """To the page: the kernel cuts what is below."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    return int(value) < 0 or int(value) // page == int(found) // page
 
 
 def _without(directory: str, controller: str) -> bool:
@@ -116,8 +131,6 @@ def _single_value(path: str) -> str | None:
 
 
 def _against_usage(group: Group, memory: Memory) -> Memory:
-    """Complete and check the limits by what the group has now. OSError (EBUSY) for a limit that is exceeded already,
-    where that is to be checked: the kernel would begin to kill."""
     directory = group.directory("memory")
     if directory is None:
         return memory
@@ -125,7 +138,7 @@ def _against_usage(group: Group, memory: Memory) -> Memory:
         # v2 has no limit on both together: it takes the one on memory that is in force.
         with contextlib.suppress(OSError, ValueError):
             memory = msgspec.structs.replace(memory, limit=int(read(f"{directory}/memory.max")))
-    if memory.check_before_update:
+    if memory.check_before_update:  # Or the kernel would begin to kill.
         _check(directory, "memory.current" if group.unified else "memory.usage_in_bytes", "memory", memory.limit)
         if group.unified:
             _check(directory, "memory.current", "memory+swap", memory.swap)

@@ -78,7 +78,7 @@ def _memory(memory: Memory) -> list[Write]:
         ("memory.kmem.tcp.limit_in_bytes", memory.kernel_tcp, False),
     ):
         if value:
-            result.append(Write("memory", file, str(value), optional=optional))
+            result.append(Write("memory", file, str(value), optional=optional, checked="kmem.limit" in file))
     if (tendency := swappiness(memory)) is not None:
         result.append(Write("memory", "memory.swappiness", str(tendency)))
     if memory.disable_oom_killer is not None:

@@ -17,7 +17,8 @@ class Write(msgspec.Struct, frozen=True):
     """`value` goes into `file` of the group's directory in `controller`'s hierarchy.
 
     `optional`: where this kernel lacks the file, nothing is lost. `instead`: file and value for where it lacks the
-    first. `keeps_first`: the first word in the file stays, and the value follows it.
+    first. `keeps_first`: the first word in the file stays, and the value follows it. `checked`: newer kernels take the
+    value without a word and do nothing, so that it is read back.
 
     The kernel may refuse a value because of another one that a later write changes (memory above memory and swap
     together), so that those that were refused are tried again as long as that gets on.
@@ -29,6 +30,7 @@ class Write(msgspec.Struct, frozen=True):
     optional: bool = False
     instead: tuple[str, str] | None = None
     keeps_first: bool = False
+    checked: bool = False
 
 
 def pids_limit(pids: Pids) -> str | None:
