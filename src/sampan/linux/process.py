@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import resource
+import select
 
 from sampan.linux.libc import check, libc, syscall
 
@@ -84,6 +85,13 @@ def ignored_signals() -> list[int]:
 def send_signal(pidfd: int, signal: int) -> None:
     """pidfd_send_signal(2); ProcessLookupError when it has ended."""
     syscall("pidfd_send_signal", pidfd, signal, None, 0)
+
+
+def ended(pidfd: int, timeout: float) -> bool:
+    """Wait for so many seconds at most until the process has ended; it may still have to be reaped."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(timeout * 1000))
 
 
 def join_session_keyring(name: str) -> None:

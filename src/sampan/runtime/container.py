@@ -32,6 +32,10 @@ if TYPE_CHECKING:  # The command has none, and need not load it.
 _SPEC = msgspec.json.Decoder(Spec)
 
 
+_DEATH = 10.0
+"""Seconds that a killed process has to end."""
+
+
 class Stdio(msgspec.Struct, frozen=True):
     """The descriptors that become 0, 1 and 2; None: /dev/null. They stay the caller's to close."""
 
@@ -457,10 +461,13 @@ class Container:
             status = self.status
             if status not in ("created", "stopped"):
                 raise Conflict(f"cannot delete container {self.id} that is not stopped: {status}")
-        if self.alive:
+        alive = self.alive
+        if alive:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(self.pidfd, signals.SIGKILL)
         group.remove(self._cgroup, self.record.unit, self.record.rootless)
+        if alive and not process.ended(self.pidfd, _DEATH):
+            raise Internal(f"container {self.id}: its process {self.pid} does not die")
         state.remove(self._state_root, self.id)
         if self._sync is not None:
             self._sync.close()
