@@ -174,6 +174,8 @@ def new_mount(kind: str, options: Iterable[tuple[str, str | None]], attributes: 
         for key, value in (*options, *((("subtype", subtype),) if subtype else ())):
             if value is None:
                 syscall("fsconfig", context, _FSCONFIG_SET_FLAG, encode(key), None, 0)
+            elif len(os.fsencode(value)) > LONGEST_VALUE:
+                raise OSError(errno.E2BIG, f"option {key} is longer than {LONGEST_VALUE} bytes", kind)
             else:
                 syscall("fsconfig", context, _FSCONFIG_SET_STRING, encode(key), encode(value), 0)
         syscall("fsconfig", context, _FSCONFIG_CMD_CREATE, None, None, 0)

@@ -117,6 +117,8 @@ def _make(tree: Tree, device: Device) -> None:
         with closing(_named(directory, name)) as node:
             _compare(node, kind, number)
             os.chown(of_descriptor(node), device.uid or 0, device.gid or 0)
+            if mode & (stat.S_ISUID | stat.S_ISGID):  # They went with the change of owner.
+                os.chmod(of_descriptor(node), mode)
 
 
 def _named(directory: int, name: str) -> int:

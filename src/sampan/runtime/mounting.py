@@ -37,11 +37,12 @@ _PROC_ROOT = 1
 _IN_PROC = {
     f"/proc/{name}"
     for name in (
-        "cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "net/dev",
-        "sys/kernel/ns_last_pid", "sys/crypto/fips_enabled",
+        "cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "sys/kernel/ns_last_pid",
+        "sys/crypto/fips_enabled",
     )
 }  # fmt: skip
-"""Where a mount inside /proc is allowed: files that lxcfs and its like give a container's own values."""
+"""Where a mount inside /proc is allowed: files that lxcfs and its like give a container's own values. runc lists
+net/dev too, but that lies in each process's own directory, where it refuses it as we do."""
 
 
 def mount_all(tree: Tree, steps: Iterable[MountStep], own_cgroups: bool, group: Cgroup) -> None:

@@ -152,7 +152,8 @@ def _move(tree: Tree) -> None:
     inside = tree.place.rstrip("/") + "/"
     for each in m.mounts():
         if each.root == "/" and each.kind in ("proc", "sysfs") and not each.point.startswith(inside):
-            _remove(each.point)
+            with told(f"remove the host's {each.point}"):
+                _remove(each.point)
     os.fchdir(tree.root)
     m.move_mount(tree.root, m.AT_FDCWD, "/")
     os.chroot(".")

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import msgspec
 import pytest
@@ -108,13 +107,6 @@ class Box:
         found += [each for each in Cgroup(f"/sampan-test-{self.id}").directories if os.path.exists(each)]
         mounts = pathlib.Path("/proc/self/mountinfo").read_text()
         return found + [line for line in mounts.splitlines() if str(self.bundle) in line]
-
-
-@pytest.fixture
-def box(tmp_path: pathlib.Path) -> Iterator[Box]:
-    made = Box(tmp_path)
-    yield made
-    assert made.left() == []
 
 
 def test_output_status_and_what_it_sees(box: Box) -> None:
