@@ -58,6 +58,10 @@ def build(plan: Plan, mapped: Sequence[int] = ()) -> Tree:
     with told(f"root.path {plan.root}"), closing(host):
         m.move_mount(tree.root, host)
     if plan.user_namespace:
+        if not plan.options.pivot:
+            # What a user namespace has inherited it may not unmount, only cover, wherever it lies.
+            for point in _kernels_own(tree):
+                tree.uncovered.append(os.open(point, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
         identity.become_root()
     tree.sources.update(opened)
     _add_mapped(tree, plan, mapped)
@@ -149,26 +153,30 @@ def _pivot(root: int) -> None:
 def _move(tree: Tree) -> None:
     """The host's mounts stay in the namespace, below. Its proc and sysfs must not: whoever finds one that is mounted as
     a whole may mount others without what covers parts of the container's."""
-    inside = tree.place.rstrip("/") + "/"
-    for each in m.mounts():
-        if each.root == "/" and each.kind in ("proc", "sysfs") and not each.point.startswith(inside):
-            with told(f"remove the host's {each.point}"):
-                _remove(each.point)
+    if tree.uncovered:
+        cover = _empty_directory("")
+        for mount in tree.uncovered:
+            m.move_mount(cover, mount)
+            cover = m.open_tree("", directory=cover)
+    else:
+        for point in _kernels_own(tree):
+            with told(f"unmount the host's {point}"), contextlib.suppress(FileNotFoundError):
+                # One that is not there went with another that it was mounted in.
+                m.umount(point, m.MNT_DETACH)
     os.fchdir(tree.root)
     m.move_mount(tree.root, m.AT_FDCWD, "/")
     os.chroot(".")
     os.chdir("/")
 
 
-def _remove(point: str) -> None:
-    try:
-        m.umount(point, m.MNT_DETACH)
-    except FileNotFoundError:
-        return  # It went with the one that it was mounted in.
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EPERM):
-            raise
-        m.mount("tmpfs", point, "tmpfs", m.MS_RDONLY)  # What a user namespace has inherited it may only cover.
+def _kernels_own(tree: Tree) -> list[str]:
+    """Where the host has proc and sysfs mounted as a whole."""
+    inside = tree.place.rstrip("/") + "/"
+    return [
+        each.point
+        for each in m.mounts()
+        if each.root == "/" and each.kind in ("proc", "sysfs") and not each.point.startswith(inside)
+    ]
 
 
 # --- The terminal, kernel parameters ------------------------------------------------------------------------

@@ -23,7 +23,7 @@ _ASKED_WRONGLY = {
 class Tree(msgspec.Struct):
     """`root`: the mount that will be the container's root, as an O_PATH descriptor. `place`: where it lies on the host,
     for as long as that is reachable. `sources`: of bind mounts, opened ahead; they are used up. `readonly`: mounts that
-    are made read-only at last, when everything inside them is made."""
+    are made read-only at last, when everything inside them is made. `uncovered`: the host's that must be hidden."""
 
     root: int
     place: str
@@ -31,6 +31,7 @@ class Tree(msgspec.Struct):
     propagation: int = 0
     sources: dict[MountStep, list[int]] = {}
     readonly: list[int] = []
+    uncovered: list[int] = []
 
     def inside(self, descriptor: int) -> str:
         """The path of what the descriptor is open on, from the container's root: no link is left in it.

@@ -106,10 +106,14 @@ def _run(box: Box, script: str, options: Options, **changes: object) -> str:
 
 @pytest.mark.parametrize("user", [False, True], ids=["", "user namespace"])
 @pytest.mark.parametrize("pivot", [True, False], ids=["pivot", "no pivot"])
-def test_the_hosts_root_is_out_of_reach(box: Box, pivot: bool, user: bool) -> None:
+def test_the_hosts_root_is_out_of_reach(box: Box, request: pytest.FixtureRequest, pivot: bool, user: bool) -> None:
     changes = in_user_namespace(box) if user else {}
     os.chmod(box.bundle, 0o755)
     (box.root / "mark").touch()
+    unreachable = box.bundle / "unreachable"
+    unreachable.mkdir(mode=0o700)
+    m.mount("proc", str(unreachable), "proc")
+    request.addfinalizer(lambda: m.umount(str(unreachable)))
     script = "ls -d /mark /../mark /proc/1/root/mark /proc/self/cwd/mark; ls / ; cat /proc/self/mountinfo"
     text = _run(box, script, Options(pivot=pivot), **changes)
     assert set(text.split()[:4]) == {"/mark", "/../mark", "/proc/1/root/mark", "/proc/self/cwd/mark"}
@@ -119,16 +123,21 @@ def test_the_hosts_root_is_out_of_reach(box: Box, pivot: bool, user: bool) -> No
     assert not any(str(box.bundle) in place for place in places)
 
 
-def test_without_a_pivot_no_whole_proc_of_the_host_is_left(box: Box) -> None:
+@pytest.mark.parametrize("user", [False, True], ids=["", "user namespace"])
+def test_without_a_pivot_no_whole_proc_of_the_host_is_left(box: Box, user: bool) -> None:
     """With one in its namespace, a container could mount, in a user namespace of its own, one that hides nothing."""
     script = "busybox unshare -Urmpf busybox sh -c 'echo in; busybox mount -t proc x /tmp && echo MOUNTED'"
     names = ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID", "CAP_SETFCAP")
     capabilities = Capabilities(bounding=names, effective=names, permitted=names)
     (box.root / "tmp").mkdir(mode=0o777)
+    changes = in_user_namespace(box) if user else {}
+    os.chmod(box.bundle, 0o755)
     for masked, mounted in ((("/proc/keys", "/proc/acpi"), False), ((), True)):
         for pivot in (True, False):
             options = Options(pivot=pivot)
-            text = _run(box, script, options, masked_paths=masked, readonly_paths=(), capabilities=capabilities)
+            text = _run(
+                box, script, options, masked_paths=masked, readonly_paths=(), capabilities=capabilities, **changes
+            )
             assert text.startswith("in"), text
             assert ("MOUNTED" in text) == mounted, f"pivot {pivot}, masked {masked}: {text}"
 
