@@ -190,7 +190,7 @@ def test_a_failure_leaves_no_mount(box: Box) -> None:
                     Life(box, bind("/v", ""), tmpfs("/t"), rootfs_propagation=root, **bad)
             with pytest.raises(SampanError, match="nonesuch"):
                 Life(box, bind("/v", ""), tmpfs("/t", "nonesuch=1"), rootfs_propagation=root)
-        assert set(here()) == before
+        assert set(here()) - before == set()  # Others may have unmounted something meanwhile.
 
     (box.root / "etc/loop").symlink_to("loop")
     on_a_host_that_shares(test)
