@@ -60,7 +60,7 @@ def ordinary() -> bool:
     """Whether this process is an ordinary user's, in a user namespace or out of it."""
     if os.geteuid() != 0:
         return True
-    with open("/proc/self/uid_map", encoding="ascii") as maps:
+    with open("/proc/self/uid_map", encoding="utf-8") as maps:
         return maps.read().split() != ["0", "0", _ALL_IDS]
 
 

@@ -278,7 +278,7 @@ def update(unit: str, group: Cgroup, resources: LinuxResources, rootless: bool) 
     files: dict[str, str] = {}
     for file in values(resources):
         if file in _KNOWN:
-            with contextlib.suppress(FileNotFoundError), open(f"{directory}/{file}", encoding="ascii") as opened:
+            with contextlib.suppress(FileNotFoundError), open(f"{directory}/{file}", encoding="utf-8") as opened:
                 files[file] = opened.read()
     with manager(rootless) as systemd:
         changed = properties(files, systemd.version())

@@ -1,5 +1,4 @@
-"""Cgroup v1 as the kernel has it: a tree for each controller, limits in an order that it takes, devices, and ends under
-fire."""
+"""Cgroup v1 as the kernel has it: a tree for each controller, limits in an order that it takes, devices, places."""
 
 from __future__ import annotations
 
@@ -7,7 +6,6 @@ import contextlib
 import os
 import pathlib
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -290,126 +288,5 @@ def test_the_group_of_a_process(group: Cgroup) -> None:
     found = group_of(pid)
     assert found is not None
     assert found.directories == group.directories
-    group.kill()
-    reap(pid)
-
-
-# --- Under fire ----------------------------------------------------------------------------------------------
-
-
-def bomb() -> None:
-    """Fork as fast as it goes; those that are born do the same."""
-    with contextlib.suppress(OSError):
-        os.fork()
-
-
-@pytest.mark.parametrize("frozen", [False, True])
-def test_a_fork_bomb_is_killed(group: Cgroup, frozen: bool) -> None:
-    group.apply(LinuxResources(pids=Pids(limit=200)))
-    pid = started(group, bomb)
-    while len(group.pids()) < 150:
-        time.sleep(0.001)
-    if frozen:
-        group.freeze(True)
-        assert group.frozen()
-    group.kill()
-    assert group.pids() == []
-    group.delete()
-    assert not group.exists()
-    reap(pid)
-
-
-def test_a_signal_reaches_those_that_are_being_born(group: Cgroup) -> None:
-    group.apply(LinuxResources(pids=Pids(limit=100)))
-    pid = started(group, bomb)
-    while len(group.pids()) < 50:
-        time.sleep(0.001)
-    group.signal(signal.SIGTERM)
-    assert reap(pid) == -signal.SIGTERM
-    deadline = time.monotonic() + 5
-    while group.pids():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def test_groups_below_that_the_container_made(group: Cgroup) -> None:
-    pids = []
-    for path in ("a", "a/b", "a/b/c", "d"):
-        below = Cgroup(f"{group.path}/{path}")
-        below.create()
-        below.apply(LinuxResources())
-        pids.append(started(below, signal.pause))
-    Cgroup(f"{group.path}/a").freeze(True)
-    assert group.pids() == sorted(pids)
-    Cgroup(f"{group.path}/a").freeze(False)
-    group.kill()
-    group.delete()
-    assert not group.exists()
-    for pid in pids:
-        assert reap(pid) == -signal.SIGKILL
-
-
-def test_groups_below_that_are_deeper_than_a_path_is_long(group: Cgroup) -> None:
-    directory = group.directory("pids")
-    assert directory is not None
-    at = os.open(directory, os.O_RDONLY)
-    deepest = os.dup(at)
-    for _ in range(60):
-        os.mkdir("n" * 100, dir_fd=deepest)
-        below = os.open("n" * 100, os.O_RDONLY, dir_fd=deepest)
-        os.close(deepest)
-        deepest = below
-    os.close(deepest)
-    os.close(at)
-    assert group.pids() == []
-    group.delete()
-    assert not group.exists()
-
-
-def test_a_group_that_somebody_is_in_is_not_deleted_and_says_so(group: Cgroup) -> None:
-    pid = started(group, signal.pause)
-    with pytest.raises(OSError, match=rf"processes in it: {pid}"):
-        group.delete()
-    group.kill()
-    reap(pid)
-
-
-def test_two_deletes_at_once(group: Cgroup) -> None:
-    pids = []
-    for path in ("a", "a/b", "c"):
-        below = Cgroup(f"{group.path}/{path}")
-        below.create()
-        below.apply(LinuxResources())
-        pids.append(started(below, signal.pause))
-    failed: list[BaseException] = []
-
-    def end() -> None:
-        try:
-            other = Cgroup(group.path)
-            other.kill()
-            other.delete()
-        except BaseException as error:
-            failed.append(error)
-
-    threads = [threading.Thread(target=end) for _ in range(4)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    for pid in pids:
-        reap(pid)
-    assert failed == []
-    assert not group.exists()
-
-
-def test_freezing_and_going_on(group: Cgroup) -> None:
-    pid = started(group, lambda: time.sleep(0.001))
-    group.freeze(True)
-    assert group.frozen()
-    with pytest.raises(TimeoutError):
-        Cgroup(f"{BASE}/above").freeze(True)
-        group.freeze(False, timeout=0.1)  # The one above holds it.
-    Cgroup(f"{BASE}/above").freeze(False)
-    assert not group.frozen()
     group.kill()
     reap(pid)

@@ -146,7 +146,7 @@ NO_LIMIT = 1 << 62
 def text(path: str) -> str:
     """The file's text; "" where it is missing, or not counted by this kernel (pressure: EOPNOTSUPP)."""
     try:
-        with open(path, encoding="ascii", errors="replace") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
     except OSError:
         return ""

@@ -15,7 +15,7 @@ def is_permission(error: OSError) -> bool:
 
 def read(path: str) -> str:
     """The file's text. Raises OSError."""
-    with open(path, encoding="ascii", errors="replace") as file:
+    with open(path, encoding="utf-8", errors="replace") as file:
         return file.read()
 
 
