@@ -17,7 +17,17 @@ import pytest
 
 from sampan.linux import bpf, namespaces
 from sampan.linux.cgroup import Cgroup, devices
-from sampan.oci.runtime import CPU, DeviceCgroup, LinuxResources, Memory, Pids
+from sampan.oci.runtime import (
+    CPU,
+    BlockIO,
+    DeviceCgroup,
+    HugepageLimit,
+    LinuxResources,
+    Memory,
+    Pids,
+    ThrottleDevice,
+    WeightDevice,
+)
 
 pytestmark = pytest.mark.requires("root", "cgroup2")
 
@@ -100,6 +110,150 @@ def test_limits_arrive_and_change(group: Cgroup) -> None:
     assert (text(group, "memory.max"), text(group, "pids.max")) == (str(64 << 20), "max")
     group.apply(LinuxResources(memory=Memory(limit=-1, swap=-1)))
     assert text(group, "memory.max") == "max"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (CPU(quota=20000, period=50000), CPU(quota=30000), "30000 50000"),
+        (CPU(quota=20000, period=50000), CPU(period=100000), "20000 100000"),
+        (CPU(quota=20000, period=50000), CPU(quota=-1), "max 50000"),
+        (CPU(), CPU(period=50000), "max 50000"),
+    ],
+)
+def test_quota_and_period_alone(group: Cgroup, before: CPU, after: CPU, expected: str) -> None:
+    group.apply(LinuxResources(cpu=before))
+    group.apply(LinuxResources(cpu=after), update=True)
+    assert text(group, "cpu.max") == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (CPU(quota=50000, period=100000, burst=50000), CPU(quota=20000, period=100000, burst=10000)),
+        (CPU(quota=20000, period=100000, burst=10000), CPU(quota=50000, period=100000, burst=50000)),
+        (CPU(idle=1), CPU(idle=0, shares=512)),
+        (CPU(shares=512), CPU(idle=1, shares=1024)),
+    ],
+)
+def test_cpu_changes_in_whatever_order_it_takes(group: Cgroup, before: CPU, after: CPU) -> None:
+    group.apply(LinuxResources(cpu=before))
+    group.apply(LinuxResources(cpu=after), update=True)
+    if after.burst:
+        assert (text(group, "cpu.max"), text(group, "cpu.max.burst")) == (f"{after.quota} 100000", str(after.burst))
+    else:
+        assert text(group, "cpu.idle") == str(after.idle)
+
+
+def test_swap_alone_is_counted_from_the_memory_there_is(group: Cgroup) -> None:
+    with pytest.raises(ValueError, match="needs one on memory"):
+        group.apply(LinuxResources(memory=Memory(swap=96 << 20)), update=True)
+    group.apply(LinuxResources(memory=Memory(limit=64 << 20, swap=64 << 20)))
+    assert text(group, "memory.swap.max") == "0"
+    group.apply(LinuxResources(memory=Memory(swap=96 << 20)), update=True)
+    assert text(group, "memory.swap.max") == str(32 << 20)
+
+
+def test_an_update_that_is_refused_changes_nothing(group: Cgroup) -> None:
+    group.apply(LinuxResources(memory=Memory(limit=64 << 20, swap=64 << 20), pids=Pids(limit=7)))
+    with pytest.raises(OSError, match="Invalid argument") as refused:
+        group.apply(
+            LinuxResources(memory=Memory(limit=32 << 20), pids=Pids(limit=5), unified={"cpu.weight": "0"}), update=True
+        )
+    assert str(refused.value.filename).endswith("/cpu.weight")
+    assert (text(group, "memory.max"), text(group, "pids.max")) == (str(64 << 20), "7")
+
+
+def test_a_limit_below_what_is_in_use(group: Cgroup) -> None:
+    pid, pidfd = child(group)
+    usage = int(text(group, "memory.current"))
+    assert usage > 0
+    with pytest.raises(OSError, match=r"rejecting memory limit 4096 <= usage"):
+        group.apply(LinuxResources(memory=Memory(limit=4096, check_before_update=True)), update=True)
+    with pytest.raises(OSError, match=r"rejecting memory\+swap limit 4096 <= usage"):
+        group.apply(LinuxResources(memory=Memory(limit=-1, swap=4096, check_before_update=True)), update=True)
+    assert text(group, "memory.max") == "max"
+    group.kill()
+    os.waitpid(pid, 0)
+    os.close(pidfd)
+
+
+def test_block_io(group: Cgroup) -> None:
+    device = next(pathlib.Path("/sys/block").glob("[vs]d*"))
+    major, minor = map(int, (device / "dev").read_text().split(":"))
+
+    def throttle(rate: int) -> tuple[ThrottleDevice, ...]:
+        return (ThrottleDevice(major=major, minor=minor, rate=rate),)
+
+    group.apply(
+        LinuxResources(
+            block_io=BlockIO(
+                throttle_read_bps_device=throttle(1 << 20), throttle_write_bps_device=throttle(2 << 20),
+                throttle_read_iops_device=throttle(300), throttle_write_iops_device=throttle(400),
+            )
+        )
+    )  # fmt: skip
+    assert text(group, "io.max") == f"{major}:{minor} rbps=1048576 wbps=2097152 riops=300 wiops=400"
+    group.apply(LinuxResources(block_io=BlockIO(throttle_read_bps_device=throttle(0))), update=True)
+    assert "rbps=max" in text(group, "io.max")
+    weight = BlockIO(weight=1000, weight_device=(WeightDevice(major=major, minor=minor, weight=10),))
+    files = [each for each in ("io.bfq.weight", "io.weight") if os.path.exists(f"{group.directories[0]}/{each}")]
+    if not files:
+        with pytest.raises(OSError, match=r"io\.weight"):
+            group.apply(LinuxResources(block_io=weight))
+        return
+    with contextlib.suppress(OSError):  # A weight of one device needs a scheduler or a model of its costs there.
+        group.apply(LinuxResources(block_io=weight))
+    group.apply(LinuxResources(block_io=BlockIO(weight=1000)))
+    assert text(group, files[0]).splitlines()[0] == f"default {1000 if 'bfq' in files[0] else 10000}"
+
+
+def test_huge_pages(group: Cgroup) -> None:
+    group.apply(LinuxResources(hugepage_limits=(HugepageLimit(page_size="2MB", limit=4 << 20),)))
+    assert text(group, "hugetlb.2MB.max") == text(group, "hugetlb.2MB.rsvd.max") == str(4 << 20)
+    assert group.counters().hugetlb["2MB"].limit == 4 << 20
+    with pytest.raises(FileNotFoundError, match=r"hugetlb\.3MB\.max"):
+        group.apply(LinuxResources(hugepage_limits=(HugepageLimit(page_size="3MB", limit=0),)))
+
+
+def test_files_by_their_own_names(group: Cgroup) -> None:
+    group.apply(LinuxResources(unified={"memory.high": "10000000", "cgroup.max.depth": "3"}))
+    assert (text(group, "memory.high"), text(group, "cgroup.max.depth")) == ("9998336", "3")
+    with pytest.raises(FileNotFoundError, match=r"memory\.nothing"):
+        group.apply(LinuxResources(unified={"memory.nothing": "1"}))
+    with pytest.raises(FileNotFoundError, match="the magic controller is not available"):
+        group.apply(LinuxResources(unified={"magic.max": "1"}))
+
+
+def test_a_group_that_is_threaded_takes_none_below() -> None:
+    above = Cgroup(f"{BASE}-threaded/above")
+    above.create()
+    try:
+        pathlib.Path(above.directories[0], "cgroup.type").write_text("threaded")
+        with pytest.raises(OSError, match="threaded"):
+            Cgroup(f"{above.path}/group").create()
+        assert not Cgroup(f"{above.path}/group").exists()
+    finally:
+        Cgroup(f"{BASE}-threaded").delete()
+
+
+def test_where_a_group_is_that_has_no_absolute_path(group: Cgroup) -> None:
+    """runc's: below the group above this process's own, as that has processes."""
+    pid, pidfd = namespaces.clone(0, opened(group))
+    if pid == 0:
+        named = [Cgroup.named(path, "id").path for path in ("", "a/../../b", "/a/../c//d")]
+        os._exit(int(named != [f"{BASE}/above/id", f"{BASE}/above/b", "/c/d"]))
+    os.close(pidfd)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_pressure_is_counted(group: Cgroup) -> None:
+    found = group.counters()
+    if os.path.exists("/proc/pressure/cpu"):
+        assert found.cpu_pressure is not None
+        assert found.memory_pressure is not None
+        assert found.block_io_pressure is not None
+    assert found.memory_stat["anon"] >= 0
 
 
 def test_a_group_below_one_that_was_there_gets_its_controllers() -> None:
