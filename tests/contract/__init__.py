@@ -1,0 +1,1 @@
+"""One suite of what an OCI runtime's command line does, over runc, crun and ours: the expectations are theirs."""

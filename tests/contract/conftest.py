@@ -1,0 +1,45 @@
+"""Every test here runs over every runtime, in a bundle of its own; then nothing of its containers may be left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator
+
+import pytest
+
+from sampan.linux import process
+from tests.contract.box import GROUP, Box, group_directories
+from tests.contract.runtimes import QUIRKS, Runtime, opened
+
+
+@pytest.fixture(scope="session")
+def subreaper() -> Iterator[None]:
+    """As an engine's shim does: a container's first process becomes a child of ours when `create` has ended."""
+    process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
+    yield
+    process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)
+    for each in group_directories(GROUP):
+        with contextlib.suppress(OSError):
+            os.rmdir(each)
+
+
+_NEEDS = ("root", "program:busybox", "program:nsenter")
+_PROGRAMS = {"runc": ("program:runc",), "crun": ("program:crun",)}
+
+
+@pytest.fixture(
+    scope="session",
+    params=[pytest.param(name, marks=pytest.mark.requires(*_NEEDS, *_PROGRAMS.get(name, ()))) for name in QUIRKS],
+)
+def runtime(request: pytest.FixtureRequest, subreaper: None) -> Iterator[Runtime]:
+    with opened(request.param) as found:
+        yield found
+
+
+@pytest.fixture
+def box(runtime: Runtime, short_dir: pathlib.Path) -> Iterator[Box]:
+    made = Box(runtime, short_dir)
+    yield made
+    made.clean()

@@ -1,0 +1,109 @@
+"""The runtimes under test, and where they differ from each other.
+
+What every runtime does alike is asserted plainly. Where runc and crun differ, the difference has a name and a reason in
+`QUIRKS`, and the test that meets it asserts both behaviours. Ours has no quirks: where the two differ it does as runc.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+
+QUIRKS: dict[str, dict[str, str]] = {
+    "runc": {},
+    "crun": {
+        "state-rootfs": "the state's rootfs is as the configuration says, not absolute",
+        "no-events": "there is no `events` command",
+        "unknown-signal": "a name that is not known, or not in upper case, is taken for signal 0",
+        "created-holds-signals": "the init of a created container blocks signals, so that only SIGKILL ends it",
+        "zombie-runs": "a process that has ended counts as running until it is reaped",
+        "pause-again": "pausing a paused container and resuming a running one succeeds",
+        "paused-is-created": "a created container that is paused shows as created",
+        "no-keep": "`run` has no --keep",
+        "keyring-name": "the session keyring's name is the id, without _ses. before it",
+        "listen-pid-alone": "of LISTEN_PID and LISTEN_FDS only the first is set",
+        "no-size": "a terminal in the foreground does not take over the caller's size",
+        "missing-descriptors": "--preserve-fds counts descriptors that are not there",
+        "kill-leaves-frozen": "a paused container that is killed dies when it is resumed",
+    },
+    "sampan": {},
+}
+"""By runtime: name and reason. Those of runc and crun are of Debian 12's versions, 1.1.5 and 1.8.1."""
+
+_HYBRID = "/sys/fs/cgroup/unified"
+
+
+class Runtime:
+    """An implementation of the command line: how it is called, and where it differs."""
+
+    def __init__(self, name: str, program: str, mounts: int | None = None) -> None:
+        """`mounts`: a process whose mount namespace it runs in."""
+        self.name = name
+        self.program = program
+        self.mounts = mounts
+        self._quirks = QUIRKS[name]
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def argv(self, directory: str) -> list[str]:
+        """What stands before the runtime's own arguments, to run it in `directory`."""
+        if self.mounts is None:
+            return [self.program]
+        # A directory that was opened before the namespace is entered belongs to the namespace that is left.
+        return ["nsenter", f"--mount=/proc/{self.mounts}/ns/mnt", f"--wdns={directory}", self.program]
+
+    def differs(self, name: str) -> bool:
+        """Whether it has the quirk, which one of the runtimes must have."""
+        assert any(name in quirks for quirks in QUIRKS.values()), f"{name!r} is not in QUIRKS"
+        return name in self._quirks
+
+    def namespace(self, kind: str) -> str:
+        """The namespace that the runtime itself runs in, as readlink(1) shows it."""
+        return os.readlink(f"/proc/{self.mounts if kind == 'mnt' and self.mounts else 'self'}/ns/{kind}")
+
+    def mountinfo(self) -> str:
+        """The mounts that the runtime itself sees."""
+        return pathlib.Path(f"/proc/{self.mounts or 'self'}/mountinfo").read_text()
+
+
+@contextlib.contextmanager
+def opened(name: str) -> Iterator[Runtime]:
+    """The runtime of that name, ready to be called."""
+    if name == "sampan":
+        yield Runtime(name, str(pathlib.Path(sys.executable).with_name("sampan-runtime")))
+        return
+    program = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
+    assert program is not None, f"{name} is not installed"
+    if name != "crun" or not os.path.ismount(_HYBRID):
+        yield Runtime(name, program)
+        return
+    # crun 1.8 refuses a machine with both cgroup versions: it gets a mount namespace without the second. The process
+    # that holds it ends with its standard input, so with these tests, however they end.
+    holder = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", f"umount {_HYBRID} && echo ready && exec cat"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"ready\n"
+        yield Runtime(name, program, holder.pid)
+
+
+def children() -> list[int]:
+    """This process's children, orphans that it inherited as a subreaper included."""
+    found = pathlib.Path("/proc/self/task").glob("*/children")
+    return [int(pid) for each in found for pid in each.read_text().split()]
+
+
+def reap_all(but: Sequence[int] = ()) -> None:
+    """Collect what has ended."""
+    for pid in children():
+        if pid not in but:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
