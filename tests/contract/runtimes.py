@@ -15,7 +15,9 @@ import sys
 from collections.abc import Iterator, Sequence
 
 QUIRKS: dict[str, dict[str, str]] = {
-    "runc": {},
+    "runc": {
+        "wrapped-user": "a user id is taken modulo 2**32",
+    },
     "crun": {
         "state-rootfs": "the state's rootfs is as the configuration says, not absolute",
         "no-events": "there is no `events` command",
@@ -29,6 +31,14 @@ QUIRKS: dict[str, dict[str, str]] = {
         "listen-pid-alone": "of LISTEN_PID and LISTEN_FDS only the first is set",
         "no-size": "a terminal in the foreground does not take over the caller's size",
         "missing-descriptors": "--preserve-fds counts descriptors that are not there",
+        "exec-new-privileges": "`exec` forgets the container's noNewPrivileges",
+        "exec-left": "the process of an `exec` that fails by its pid file runs on",
+        "no-additional-gids": "`exec` has no --additional-gids",
+        "env-replaced": "`exec --env` replaces the container's environment",
+        "cap-replaced": "`exec --cap` replaces the container's capabilities",
+        "lax-user": "what follows a user's number is not looked at",
+        "wrapped-user": "a user id is taken modulo 2**32",
+        "no-ignore-paused": "`exec` has no --ignore-paused",
         "kill-leaves-frozen": "a paused container that is killed dies when it is resumed",
     },
     "sampan": {},
