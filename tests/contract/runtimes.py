@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 QUIRKS: dict[str, dict[str, str]] = {
     "runc": {
         "wrapped-user": "a user id is taken modulo 2**32",
+        "poststart-early": "poststart hooks run at the end of `create`, and their failure is its",
     },
     "crun": {
         "state-rootfs": "the state's rootfs is as the configuration says, not absolute",
@@ -41,6 +42,11 @@ QUIRKS: dict[str, dict[str, str]] = {
         "plain-numbers": "`update` takes sizes without units, and no -1 for no limit",
         "update-of-nothing": "updating a stopped container succeeds and does nothing",
         "lax-types": "members of a wrong type count as absent",
+        "hook-status": "hooks are told `created` while the container is being created, and `starting`",
+        "hook-pid-0": "hooks in the container's namespaces are told pid 0",
+        "hook-in-bundle": "createContainer hooks run in the bundle, not in its root",
+        "no-poststop": "poststop hooks do not run for a create that failed",
+        "hook-unheard": "what hooks write is lost",
         "no-additional-gids": "`exec` has no --additional-gids",
         "env-replaced": "`exec --env` replaces the container's environment",
         "cap-replaced": "`exec --cap` replaces the container's capabilities",
