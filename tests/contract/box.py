@@ -81,7 +81,8 @@ class Outcome:
         if not records:
             return self.err.strip()
         last = records[-1][1]
-        return str(json.loads(last)) if last.startswith('"') else str(last)
+        # Go's quoting is JSON's but for bytes.
+        return str(json.loads(last.replace("\\x", "\\u00"))) if last.startswith('"') else str(last)
 
     def succeeded(self) -> Outcome:
         assert self.status == 0, self
@@ -317,6 +318,20 @@ class Box:
             os.close(descriptor)
         reap_all(but=tuple(self._others))
 
+    def remove_groups(self) -> list[str]:
+        """What there still is below GROUP, and not any more."""
+        found = [f"{top}/{name}" for top in group_directories(GROUP) for name in os.listdir(top)]
+        found = [each for each in found if os.path.isdir(each)]
+        for each in found:
+            os.rmdir(each)
+        return found
+
+    def unmount(self) -> None:
+        """Whatever a runtime may have left mounted here, before the directory is removed with all that it holds."""
+        points = [line.split()[4] for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines()]
+        for each in reversed([point for point in points if point.startswith(f"{self.directory}/")]):
+            subprocess.run(["umount", "--lazy", each], check=True)
+
     def clean(self) -> None:
         """Remove every container by force; then nothing may be left of any."""
         ids = sorted(os.listdir(self.state_root)) if self.state_root.is_dir() else []
@@ -327,3 +342,4 @@ class Box:
         for each in {self.id, *ids}:
             if not each.startswith("."):
                 self.nothing_left(each)
+        assert self.remove_groups() == []

@@ -42,4 +42,7 @@ def runtime(request: pytest.FixtureRequest, subreaper: None) -> Iterator[Runtime
 def box(runtime: Runtime, short_dir: pathlib.Path) -> Iterator[Box]:
     made = Box(runtime, short_dir)
     yield made
-    made.clean()
+    try:
+        made.clean()
+    finally:
+        made.unmount()

@@ -17,6 +17,9 @@ from collections.abc import Iterator, Sequence
 QUIRKS: dict[str, dict[str, str]] = {
     "runc": {
         "wrapped-user": "a user id is taken modulo 2**32",
+        "exec-rereads": "`exec` takes what it is not told from the bundle's config.json of the moment",
+        "half-grouped": "a hierarchy that has no group of that name is done without",
+        "any-version": "ociVersion is not looked at",
         "poststart-early": "poststart hooks run at the end of `create`, and their failure is its",
     },
     "crun": {
@@ -47,6 +50,11 @@ QUIRKS: dict[str, dict[str, str]] = {
         "hook-in-bundle": "createContainer hooks run in the bundle, not in its root",
         "no-poststop": "poststop hooks do not run for a create that failed",
         "hook-unheard": "what hooks write is lost",
+        "version-1.0": "an ociVersion other than 1.0's is refused",
+        "found-as-root": "the program is looked for before the user is changed",
+        "cgroup-out": "a cgroupsPath with .. makes directories outside of the cgroups",
+        "half-grouped": "what follows a null byte is cut off",
+        "groups-left": "a create that fails by a cgroup or a limit leaves cgroups",
         "no-additional-gids": "`exec` has no --additional-gids",
         "env-replaced": "`exec --env` replaces the container's environment",
         "cap-replaced": "`exec --cap` replaces the container's capabilities",
