@@ -45,4 +45,4 @@ def box(runtime: Runtime, short_dir: pathlib.Path) -> Iterator[Box]:
     try:
         made.clean()
     finally:
-        made.unmount()
+        made.sweep()

@@ -85,7 +85,7 @@ def test_what_cannot_be(box: Box, case: Case) -> None:
     outcome.refused(case.says, crun=case.crun or "")
     assert not (box.directory / "pid").exists()
     if case.name == "processors that there are not" and box.runtime.differs("groups-left"):
-        box.remove_groups()
+        box.sweep()
     assert box.nothing_left()
 
 
@@ -246,7 +246,7 @@ def test_a_cgroup_path_that_no_file_can_have(box: Box) -> None:
             box.call("delete", "--force", box.id).succeeded()
         assert outcome.status == 0 or outcome.message
         if box.runtime.differs("groups-left"):
-            box.remove_groups()
+            box.sweep()
         assert box.nothing_left()
 
 
