@@ -37,7 +37,8 @@ def main(words: Sequence[str]) -> int:
         options, rest = read(words, GLOBAL, whole=True)
         if not options.arguments or options.on("help"):
             return _without_command(options)
-        log.configure(options.text("log"), options.text("log-format", "text"))
+        log.configure(options.text("log"), options.text("log-format", "text"), options.on("debug"))
+        log.debug(f"sampan-runtime {__version__}: {' '.join(words)}")
         return _command(options, options.arguments[0], rest)
     except Failed as error:
         log.error(error.message)
@@ -100,7 +101,10 @@ def _carry_out(name: str, root: str, options: Words, given: Words) -> int:
             return 0
         case "update":
             resources = _resources(given)
-            Container.load(arguments[0], root).update(resources)
+            container = Container.load(arguments[0], root)
+            if not container.alive:
+                raise Conflict(f"container not running: {container.id}")
+            container.update(resources)
             return 0
     container = Container.load(arguments[0], root)
     match name:
@@ -161,7 +165,9 @@ def _resources(given: Words) -> LinuxResources:
     def number(name: str) -> int | None:
         return given.number(name) if given.text(name) else None
 
-    memory = Memory(limit=number("memory"), reservation=number("memory-reservation"), swap=number("memory-swap"))
+    memory = Memory(
+        limit=given.size("memory"), reservation=given.size("memory-reservation"), swap=given.size("memory-swap")
+    )
     cpu = CPU(
         shares=number("cpu-share"), quota=number("cpu-quota"), period=number("cpu-period"), burst=number("cpu-burst"),
         realtime_period=number("cpu-rt-period"), realtime_runtime=number("cpu-rt-runtime"), idle=number("cpu-idle"),

@@ -129,7 +129,7 @@ def _enter_directory(path: str, last: bool = False) -> bool:
         if error.errno == errno.EACCES and not last:
             return False
         raise InvalidArgument(
-            f"chdir to cwd ({path!r}) set in config.json failed: {(error.strerror or '').lower()}"
+            f'chdir to cwd ("{path}") set in config.json failed: {(error.strerror or "").lower()}'
         ) from error
     return True
 

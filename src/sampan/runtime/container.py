@@ -20,7 +20,7 @@ from sampan.errors import Conflict, Internal, InvalidArgument, NotFound, SampanE
 from sampan.linux import process
 from sampan.linux.cgroup import Cgroup
 from sampan.oci.runtime import Hooks, LinuxResources, Process, Spec
-from sampan.runtime import birth, group, hooks, identity, idmap, init, seccomp, state, sync
+from sampan.runtime import birth, group, hooks, identity, idmap, init, log, seccomp, state, sync
 from sampan.runtime.hooks import Status
 from sampan.runtime.plan import Options, Plan, plan, with_default_devices
 from sampan.runtime.process import Confinement, checked_process, confinement, inherited
@@ -193,6 +193,7 @@ class Container:
                 record, pid=pid, start_time=state.start_time(pid), cgroup_places=cgroup.places
             )
             state.save(state_root, record)
+            log.debug(f"container {container_id}: process {pid} in cgroup {cgroup.path}, {len(what.mounts)} mounts")
             if what.hooks is not None and hooks.at_creation(what.hooks):
                 sync.expect(parent, sync.HOOKS)
                 shown = what.subject.state("creating", pid)
@@ -250,6 +251,8 @@ class Container:
         if connection is not None:
             connection.close()
         if self.alive:
+            if self.paused:
+                raise Conflict("cannot start a container in the paused state")
             raise Conflict("cannot start an already running container")
         raise Conflict("cannot start a container that has stopped")
 
@@ -399,7 +402,8 @@ class Container:
                 raise ProcessLookupError
             process.send_signal(self.pidfd, signal)
         except ProcessLookupError:
-            raise NotFound(f"container {self.id} is not running") from None
+            # containerd's shim looks for the first three words.
+            raise NotFound(f"container not running: {self.id}") from None
         except OSError as error:
             raise InvalidArgument(f"signal {signal}: {(error.strerror or '').lower()}") from error
         if signal == signals.SIGKILL and self._cgroup.frozen():

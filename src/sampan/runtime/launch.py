@@ -51,6 +51,7 @@ def _make(name: str, root: str, options: Words, given: Words) -> int:
     preserved, spec = _preserved(given, spec)
     container = Container.create(
         given.arguments[0], bundle, root, Stdio(0, 1, 2), spec=spec, content=content,
+        window=None if detached else _window(),
         options=Options(
             systemd=options.on("systemd-cgroup"), pivot=not given.on("no-pivot"),
             keyring=not given.on("no-new-keyring"), rootless=_rootless(options.text("rootless", "auto")),
@@ -75,6 +76,15 @@ def _make(name: str, root: str, options: Words, given: Words) -> int:
         if given.on("keep"):
             undo.pop_all()
     return status
+
+
+def _window() -> tuple[int, int] | None:
+    """The width and height of the terminal that we are in, which a terminal of a process in the foreground has too."""
+    try:
+        size = os.get_terminal_size(0)
+    except OSError:
+        return None
+    return size.columns, size.lines
 
 
 def _rootless(word: str) -> bool:
@@ -104,12 +114,14 @@ def _preserved(given: Words, spec: Spec) -> tuple[int, Spec]:
 
 def _count(given: Words) -> int:
     count = given.number("preserve-fds")
+    if count < 0:
+        raise InvalidArgument(f"--preserve-fds: {count} is not a number of descriptors")
     for descriptor in range(_FIRST_FREE, _FIRST_FREE + count):
         try:
             os.fstat(descriptor)
         except OSError:
             raise InvalidArgument(f"--preserve-fds: descriptor {descriptor} is not open") from None
-    return max(count, 0)
+    return count
 
 
 def _hand_over(master: int | None, path: str) -> None:
@@ -152,7 +164,7 @@ def _exec(root: str, given: Words) -> int:
     process = _process(container, given)
     detached = given.on("detach")
     _check_terminal(process.terminal, detached, given.text("console-socket"))
-    made = container.exec(process, Stdio(0, 1, 2), preserved=_count(given))
+    made = container.exec(process, Stdio(0, 1, 2), window=None if detached else _window(), preserved=_count(given))
     try:
         if detached:
             _hand_over(made.master, given.text("console-socket"))

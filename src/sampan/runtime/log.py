@@ -1,6 +1,7 @@
 """The runtime's log: lines that an engine reads for the reason of a failure. runc's two formats, `text` and `json`.
 
-Without a file, warnings go to standard error as they are. Only what is worth a line is written: warnings and errors.
+Without a file, warnings go to standard error as they are. Only what is worth a line is written: warnings and errors;
+the steps of the command too, where they are asked for.
 """
 
 from __future__ import annotations
@@ -21,20 +22,30 @@ class Log:
 
     path = ""
     json = False
+    debug = False
     name = "sampan-runtime"
 
 
-def configure(path: str, form: str) -> None:
-    """Write to `path` from now on. Raises InvalidArgument for a file that can't be opened and an unknown format."""
+def configure(path: str, form: str, debug: bool = False) -> None:
+    """Write to `path` from now on; `debug`: the steps too. Raises InvalidArgument for a file that can't be opened and an
+    unknown format."""
     if form not in ("text", "json"):
         raise InvalidArgument(f"invalid log-format: {form}")
-    Log.path, Log.json = path, form == "json"
+    Log.path, Log.json, Log.debug = path, form == "json", debug
     if path:
         try:
             os.close(_open())
         except OSError as error:
             Log.path = ""
             raise InvalidArgument(f"open {path}: {(error.strerror or '').lower()}") from error
+
+
+def debug(message: str) -> None:
+    """A step. Never in a container's process: the log's path would be one of the container's."""
+    if Log.debug:
+        _write("debug", message)
+        if not Log.path:
+            os.write(_STDERR, f"{Log.name}: {message}\n".encode())
 
 
 def warning(message: str) -> None:

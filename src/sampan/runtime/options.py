@@ -37,6 +37,7 @@ class Command(msgspec.Struct, frozen=True):
 
 
 _MANY = 1 << 30
+_UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 _BUNDLE = Option("bundle", "b", "DIR", "the bundle's directory (default: the current one)")
 _CONSOLE = Option("console-socket", "", "SOCKET", "a unix socket that is sent the terminal's master descriptor")
 _PID_FILE = Option("pid-file", "", "FILE", "write the process's id to this file")
@@ -168,6 +169,26 @@ class Words:
         if not text.removeprefix("-").isascii() or not text.removeprefix("-").isdigit() or len(text) > 20:
             raise InvalidArgument(f"invalid value {text!r} for --{name}: not a number")
         return int(text)
+
+    def size(self, name: str) -> int | None:
+        """Bytes: a number, or one with a unit, as in `64m` and `1.5GiB`; the units are powers of 1024. None if it was
+        not given. Raises InvalidArgument."""
+        text = self.text(name)
+        size = _size(text) if text else None
+        if text and size is None:
+            raise InvalidArgument(f"invalid size {text!r} for --{name}")
+        return size
+
+
+def _size(text: str) -> int | None:
+    number = text.lower().removesuffix("b").removesuffix("i")
+    factor = _UNITS.get(number[-1:], 1)
+    try:
+        size = float(number[:-1] if factor > 1 else number)
+    except ValueError:
+        return None
+    # What is larger is no limit of anything, and inexact.
+    return int(size * factor) if size == -1 or 0 <= size * factor < 1 << 60 else None
 
 
 def read(words: Sequence[str], options: Iterable[Option], whole: bool) -> tuple[Words, list[str]]:

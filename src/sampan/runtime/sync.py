@@ -115,12 +115,21 @@ def send(connection: socket.socket, message: bytes, *descriptors: int) -> None:
 
 def send_failure(connection: socket.socket, error: BaseException) -> None:
     """Tell the parent, as far as it still listens."""
-    text = error.message if isinstance(error, SampanError) else (str(error) or type(error).__name__)
+    text = _text(error)
     body = msgspec.msgpack.encode(_Failed(kind_of(error), text[:4096]))
     try:
         send(connection, _FAILED + body)
     except OSError:
         return
+
+
+def _text(error: BaseException) -> str:
+    """One line, for a person."""
+    if isinstance(error, SampanError):
+        return error.message
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror.lower()}" if error.filename else error.strerror.lower()
+    return str(error) or type(error).__name__
 
 
 def receive(connection: socket.socket) -> tuple[bytes, list[int]]:
