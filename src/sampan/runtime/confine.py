@@ -129,7 +129,7 @@ def _enter_directory(path: str, last: bool = False) -> bool:
         if error.errno == errno.EACCES and not last:
             return False
         raise InvalidArgument(
-            f'chdir to cwd ("{path}") set in config.json failed: {(error.strerror or "").lower()}'
+            f"chdir to cwd ({quoted(path)}) set in config.json failed: {(error.strerror or '').lower()}"
         ) from error
     return True
 
@@ -211,5 +211,6 @@ def _problem(path: str) -> tuple[int, str]:
     except OSError as error:
         return error.errno or errno.EIO, f"stat {_shown(path)}: {(error.strerror or '').lower()}"
     if stat.S_ISDIR(mode):
-        return errno.EISDIR, "is a directory"
+        # dockerd 20.10 and its command know only the second half as a reason for the exit code 126.
+        return errno.EISDIR, "is a directory: permission denied"
     return (0, "") if mode & 0o111 else (errno.EACCES, "permission denied")

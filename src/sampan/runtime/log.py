@@ -27,8 +27,8 @@ class Log:
 
 
 def configure(path: str, form: str, debug: bool = False) -> None:
-    """Write to `path` from now on; `debug`: the steps too. Raises InvalidArgument for a file that can't be opened and an
-    unknown format."""
+    """Write to `path` from now on; `debug`: the steps too. Raises InvalidArgument for an unknown format, and for a file
+    that can't be opened."""
     if form not in ("text", "json"):
         raise InvalidArgument(f"invalid log-format: {form}")
     Log.path, Log.json, Log.debug = path, form == "json", debug
