@@ -10,8 +10,9 @@ import os
 
 from sampan.errors import InvalidArgument, Unsupported
 from sampan.linux import selinux
-from sampan.linux.fs import is_procfs
+from sampan.linux.fs import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_XDEV, is_procfs, openat2
 from sampan.oci.runtime import Process
+from sampan.runtime.tree import closing
 
 _APPARMOR = "/sys/module/apparmor/parameters/enabled"
 _UNCONFINED = "unconfined"
@@ -24,15 +25,14 @@ def apply(process: Process) -> None:
     if profile:
         if _apparmor():
             # Since Linux 5.8 each module has files of its own; the old ones are the first module's.
-            own = f"{_ATTRIBUTES}/apparmor/exec"
-            path = own if os.path.exists(own) else f"{_ATTRIBUTES}/exec"
-            _write(path, f"exec {profile}", f"process.apparmorProfile {profile!r}")
+            own = os.path.exists(f"{_ATTRIBUTES}/apparmor/exec")
+            _write("apparmor/exec" if own else "exec", f"exec {profile}", f"process.apparmorProfile {profile!r}")
         elif profile != _UNCONFINED:
             raise Unsupported(f"process.apparmorProfile {profile!r}: AppArmor is not enabled in this kernel")
     if label:
         if not selinux.enabled():
             raise Unsupported(f"process.selinuxLabel {label!r}: SELinux is not enabled in this kernel")
-        _write(f"{_ATTRIBUTES}/exec", label, f"process.selinuxLabel {label!r}")
+        _write("exec", label, f"process.selinuxLabel {label!r}")
 
 
 def _apparmor() -> bool:
@@ -43,14 +43,14 @@ def _apparmor() -> bool:
         return False
 
 
-def _write(path: str, text: str, what: str) -> None:
+def _write(name: str, text: str, what: str) -> None:
+    """Only to the kernel's: no link and nothing mounted over it on the way (CVE-2025-52881)."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            if not is_procfs(descriptor):
-                raise InvalidArgument(f"{what}: {path} is not the kernel's")
-            os.write(descriptor, text.encode())
-        finally:
-            os.close(descriptor)
+        with closing(os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as proc:
+            if not is_procfs(proc):
+                raise InvalidArgument(f"{what}: /proc is not the kernel's")
+            way = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
+            with closing(openat2(proc, f"self/attr/{name}", os.O_WRONLY, resolve=way)) as descriptor:
+                os.write(descriptor, text.encode())
     except OSError as error:
         raise InvalidArgument(f"{what}: {(error.strerror or '').lower()}") from error
