@@ -163,7 +163,16 @@ def mount_step(mount: Mount, bundle: str, user_namespace: bool = False) -> Mount
         id_map=_id_map(mount, options.id_map, user_namespace),
     )
     _check(step, mount)
-    return step
+    return _whole_sys(step)
+
+
+def _whole_sys(step: MountStep) -> MountStep:
+    """The host's /sys, bound read-only with all that lies in it, is meant to be that as a whole. By the letter only the
+    topmost mount is, and the cgroups in it can be written to (CVE-2023-25809)."""
+    whole = m.MS_BIND | m.MS_REC | m.MS_RDONLY
+    if step.place != "/sys" or step.flags & whole != whole or step.recursive_cleared & m.MOUNT_ATTR_RDONLY:
+        return step
+    return msgspec.structs.replace(step, recursive=step.recursive | m.MOUNT_ATTR_RDONLY)
 
 
 def _check(step: MountStep, mount: Mount) -> None:
