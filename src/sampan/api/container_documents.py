@@ -6,6 +6,25 @@ import msgspec
 
 from sampan.api.containers import APIStruct, ContainerConfig, EndpointSettings, HostConfig, PortBinding
 
+_LEFT_OUT = frozenset({
+    "ExposedPorts", "Healthcheck", "ArgsEscaped", "NetworkDisabled", "MacAddress", "StopSignal", "StopTimeout", "Shell",
+    "Annotations", "Init", "KernelMemory", "KernelMemoryTCP", "Mounts", "StorageOpt", "Sysctls", "Tmpfs",
+})  # fmt: skip
+"""Members that Docker leaves out of inspect where they say nothing; the others are there in any case."""
+_SAYING = frozenset({"Init", "StopTimeout"})
+"""Among these, a false or a 0 says something."""
+
+
+def shown(document: ContainerConfig | HostConfig) -> msgspec.Raw:
+    """A configuration as inspect shows it."""
+    members = msgspec.to_builtins(document)
+    kept = {
+        name: value
+        for name, value in members.items()
+        if value or name not in _LEFT_OUT or (name in _SAYING and value is not None)
+    }
+    return msgspec.Raw(msgspec.json.encode(kept))
+
 
 class Port(APIStruct, frozen=True, kw_only=True, omit_defaults=True):
     ip: str = msgspec.field(name="IP", default="")
@@ -26,7 +45,10 @@ class SummaryMount(APIStruct, frozen=True, kw_only=True):
 
 
 class SummaryHostConfig(APIStruct, frozen=True, kw_only=True):
+    """`annotations`: API 1.46 and later."""
+
     network_mode: str
+    annotations: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class SummaryNetworks(APIStruct, frozen=True, kw_only=True):
@@ -116,12 +138,12 @@ class ContainerInspect(APIStruct, frozen=True, kw_only=True):
     process_label: str = ""
     app_armor_profile: str = ""
     exec_ids: tuple[str, ...] | None = msgspec.field(name="ExecIDs", default=None)
-    host_config: HostConfig
+    host_config: msgspec.Raw
     graph_driver: GraphDriver
     size_rw: int | msgspec.UnsetType = msgspec.UNSET
     size_root_fs: int | msgspec.UnsetType = msgspec.UNSET
     mounts: tuple[SummaryMount, ...]
-    config: ContainerConfig
+    config: msgspec.Raw
     network_settings: NetworkSettings
 
 

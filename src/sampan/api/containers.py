@@ -22,7 +22,7 @@ class Empty(msgspec.Struct, frozen=True):
 # --- What runs --------------------------------------------------------------------------------------
 
 
-class HealthConfig(APIStruct, frozen=True, kw_only=True):
+class HealthConfig(APIStruct, frozen=True, kw_only=True, omit_defaults=True):
     """Times in nanoseconds. `test` begins with NONE, CMD or CMD-SHELL; empty: the image's."""
 
     test: tuple[str, ...] | None = None
@@ -130,7 +130,7 @@ class Ulimit(APIStruct, frozen=True, kw_only=True):
     soft: int = 0
 
 
-class BindOptions(APIStruct, frozen=True, kw_only=True):
+class BindOptions(APIStruct, frozen=True, kw_only=True, omit_defaults=True):
     propagation: str = ""
     non_recursive: bool = False
     create_mountpoint: bool = False
@@ -138,23 +138,23 @@ class BindOptions(APIStruct, frozen=True, kw_only=True):
     read_only_force_recursive: bool = False
 
 
-class VolumeDriverConfig(APIStruct, frozen=True, kw_only=True):
+class VolumeDriverConfig(APIStruct, frozen=True, kw_only=True, omit_defaults=True):
     name: str = ""
     options: dict[str, str] | None = None
 
 
-class VolumeOptions(APIStruct, frozen=True, kw_only=True):
+class VolumeOptions(APIStruct, frozen=True, kw_only=True, omit_defaults=True):
     no_copy: bool = False
     labels: dict[str, str] | None = None
     subpath: str = ""
     driver_config: VolumeDriverConfig | None = None
 
 
-class ImageOptions(APIStruct, frozen=True, kw_only=True):
+class ImageOptions(APIStruct, frozen=True, kw_only=True, omit_defaults=True):
     subpath: str = ""
 
 
-class TmpfsOptions(APIStruct, frozen=True, kw_only=True):
+class TmpfsOptions(APIStruct, frozen=True, kw_only=True, omit_defaults=True):
     """`mode` is the directory's permission bits as a number."""
 
     size_bytes: int = 0
@@ -162,7 +162,7 @@ class TmpfsOptions(APIStruct, frozen=True, kw_only=True):
     options: tuple[tuple[str, ...], ...] | None = None
 
 
-class Mount(APIStruct, frozen=True, kw_only=True):
+class Mount(APIStruct, frozen=True, kw_only=True, omit_defaults=True):
     """One `--mount`. `type` is bind, volume, tmpfs, image, cluster or npipe."""
 
     type: str = ""
@@ -263,7 +263,7 @@ class HostConfig(Resources, frozen=True, kw_only=True):
 # --- Networks ---------------------------------------------------------------------------------------
 
 
-class EndpointIPAMConfig(APIStruct, frozen=True, kw_only=True):
+class EndpointIPAMConfig(APIStruct, frozen=True, kw_only=True, omit_defaults=True):
     ipv4_address: str = msgspec.field(name="IPv4Address", default="")
     ipv6_address: str = msgspec.field(name="IPv6Address", default="")
     link_local_ips: tuple[str, ...] | None = msgspec.field(name="LinkLocalIPs", default=None)

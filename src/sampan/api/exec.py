@@ -44,7 +44,6 @@ class ExecProcess(msgspec.Struct, frozen=True, kw_only=True):
     arguments: tuple[str, ...]
     privileged: bool
     user: str | msgspec.UnsetType = msgspec.UNSET
-    working_dir: str | msgspec.UnsetType = msgspec.field(name="workingDir", default=msgspec.UNSET)
 
 
 class ExecInspect(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,5 +58,5 @@ class ExecInspect(msgspec.Struct, frozen=True, kw_only=True):
     open_stdout: bool = msgspec.field(name="OpenStdout")
     can_remove: bool = msgspec.field(name="CanRemove")
     container_id: str = msgspec.field(name="ContainerID")
-    detach_keys: str = msgspec.field(name="DetachKeys")
+    detach_keys: bytes = msgspec.field(name="DetachKeys")
     pid: int = msgspec.field(name="Pid")

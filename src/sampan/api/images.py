@@ -15,7 +15,7 @@ class ImageSummary(APIStruct, frozen=True, kw_only=True):
     id: str
     labels: dict[str, str] | None
     parent_id: str = ""
-    repo_digests: tuple[str, ...]
+    repo_digests: tuple[str, ...] | None
     repo_tags: tuple[str, ...]
     shared_size: int = -1
     size: int
@@ -64,8 +64,22 @@ class ImageRunConfig(APIStruct, frozen=True, kw_only=True):
     args_escaped: bool | msgspec.UnsetType = msgspec.UNSET
 
 
+class OldImageConfig(ImageRunConfig, frozen=True, kw_only=True):
+    """The same for clients before API 1.50: with a container's members, which say nothing of an image."""
+
+    hostname: str = ""
+    domainname: str = ""
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    tty: bool = False
+    open_stdin: bool = False
+    stdin_once: bool = False
+    image: str = ""
+
+
 class ImageInspect(APIStruct, frozen=True, kw_only=True):
-    """`docker image inspect`. Times are RFC 3339."""
+    """`docker image inspect`. Times are RFC 3339. `container_config`: for clients before API 1.45."""
 
     id: str
     repo_tags: tuple[str, ...]
@@ -75,6 +89,7 @@ class ImageInspect(APIStruct, frozen=True, kw_only=True):
     created: str | msgspec.UnsetType
     docker_version: str = ""
     author: str = ""
+    container_config: OldImageConfig | msgspec.UnsetType = msgspec.UNSET
     config: ImageRunConfig
     architecture: str
     variant: str | msgspec.UnsetType = msgspec.UNSET
@@ -144,10 +159,10 @@ class RegistryAuth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DiskUsage(APIStruct, frozen=True, kw_only=True):
-    """`GET /system/df`. What was not asked for is absent."""
+    """`GET /system/df`. What was not asked for is null."""
 
-    layers_size: int | msgspec.UnsetType = msgspec.UNSET
-    images: tuple[ImageSummary, ...] | msgspec.UnsetType = msgspec.UNSET
-    containers: tuple[msgspec.Raw, ...] | msgspec.UnsetType = msgspec.UNSET
-    volumes: tuple[msgspec.Raw, ...] | msgspec.UnsetType = msgspec.UNSET
-    build_cache: tuple[Empty, ...] | msgspec.UnsetType = msgspec.UNSET
+    layers_size: int = 0
+    images: tuple[ImageSummary, ...] | None = None
+    containers: tuple[msgspec.Raw, ...] | None = None
+    volumes: tuple[msgspec.Raw, ...] | None = None
+    build_cache: tuple[Empty, ...] | None = None

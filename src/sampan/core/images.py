@@ -89,8 +89,8 @@ class ImageStore:
                 return Digest(row[0])
             try:
                 reference = parse_reference(name_or_id)
-            except InvalidArgument:
-                reference = None
+            except InvalidArgument as error:
+                reference, malformed = None, error
             if reference is not None:
                 row = cursor.execute(
                     "SELECT image FROM image_digest WHERE name = ?1 AND digest = ?2 UNION "
@@ -106,7 +106,7 @@ class ImageStore:
                 if len(rows) > 1:
                     raise InvalidArgument(f"ambiguous image reference: {name_or_id}")
         if reference is None and not _ID_PREFIX.fullmatch(name_or_id):
-            raise InvalidArgument("invalid reference format")
+            raise malformed
         shown = reference.with_default_tag().familiar if reference else name_or_id
         raise NotFound(f"No such image: {shown}")
 

@@ -21,16 +21,22 @@ LIST_FILTERS = frozenset({"before", "dangling", "label", "label!", "reference", 
 PRUNE_FILTERS = frozenset({"dangling", "label", "label!", "until"})
 _OLD_SIZE = (1, 44)
 """The first API version without `VirtualSize`."""
+_NOW = (1, 51)
 
 
 def summary(
-    image: Image, *, containers: int = -1, shared_size: int = -1, api_version: tuple[int, int] = _OLD_SIZE
+    image: Image, *, containers: int = -1, shared_size: int = -1, api_version: tuple[int, int] = _NOW
 ) -> api.ImageSummary:
     """One line of a list."""
+    tags: tuple[str, ...] = image.repo_tags
+    digests: tuple[str, ...] | None = image.repo_digests
+    if api_version < (1, 43):
+        # Go's nil; and names for what has none.
+        tags, digests = (tags, digests or None) if tags or digests else (("<none>:<none>",), ("<none>@<none>",))
     return api.ImageSummary(
-        containers=containers, created=unix_seconds(image.config.created), id=image.id,
-        labels=image.config.run.labels, repo_digests=image.repo_digests, repo_tags=image.repo_tags,
-        shared_size=shared_size, size=image.size,
+        containers=containers if api_version >= (1, 51) else -1,
+        created=unix_seconds(image.config.created), id=image.id, labels=image.config.run.labels, repo_digests=digests,
+        repo_tags=tags, shared_size=shared_size, size=image.size,
         virtual_size=image.size if api_version < _OLD_SIZE else msgspec.UNSET,
     )  # fmt: skip
 
@@ -49,7 +55,9 @@ def inspect(core: Core, image: Image, api_version: tuple[int, int]) -> api.Image
     return api.ImageInspect(
         id=image.id, repo_tags=image.repo_tags, repo_digests=image.repo_digests,
         comment=last.comment if last else "", created=config.created or msgspec.UNSET,
-        docker_version=config.docker_version, author=config.author, config=run_config(config.run),
+        docker_version=config.docker_version, author=config.author,
+        container_config=api.OldImageConfig() if api_version < (1, 45) else msgspec.UNSET,
+        config=run_config(config.run, api.OldImageConfig if api_version < (1, 50) else api.ImageRunConfig),
         architecture=config.architecture, variant=config.variant or msgspec.UNSET, os=config.os,
         os_version=config.os_version or msgspec.UNSET, size=image.size,
         virtual_size=image.size if api_version < _OLD_SIZE else msgspec.UNSET,
@@ -58,10 +66,10 @@ def inspect(core: Core, image: Image, api_version: tuple[int, int]) -> api.Image
     )  # fmt: skip
 
 
-def run_config(run: RunConfig) -> api.ImageRunConfig:
+def run_config(run: RunConfig, kind: type[api.ImageRunConfig] = api.ImageRunConfig) -> api.ImageRunConfig:
     """The image's configuration for containers: empty members where Docker has them, none where it has not."""
     health = run.healthcheck
-    return api.ImageRunConfig(
+    return kind(
         cmd=run.cmd, entrypoint=run.entrypoint, env=run.env, labels=run.labels, on_build=run.on_build, user=run.user,
         volumes=_keys(run.volumes), working_dir=run.working_dir,
         exposed_ports=_keys(run.exposed_ports) or msgspec.UNSET,

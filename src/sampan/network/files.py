@@ -53,14 +53,14 @@ def parse_extra_host(entry: str) -> tuple[str, str]:
     position = min((at for at in (entry.find(":"), entry.find("=")) if at > 0), default=-1)
     name, address = entry[:position], entry[position + 1 :]
     if position < 0 or not address or any(c.isspace() for c in name):
-        raise InvalidArgument(f"bad format for add-host: {entry!r}")
+        raise InvalidArgument(f'bad format for add-host: "{entry}"')
     if address.startswith("[") and address.endswith("]"):
         address = address[1:-1]
     if address != "host-gateway":
         try:
             ip_address(address)
         except ValueError:
-            raise InvalidArgument(f"invalid IP address in add-host: {address!r}") from None
+            raise InvalidArgument(f'invalid IP address in add-host: "{address}"') from None
     return name, address
 
 

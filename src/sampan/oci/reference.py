@@ -70,8 +70,6 @@ def parse_reference(text: str) -> Reference:
     tag = ""
     if colon >= 0:
         rest, tag = rest[:colon], rest[colon + 1 :]
-        if not _TAG.fullmatch(tag):
-            raise _invalid()
     first, separator, remainder = rest.partition("/")
     if separator and ("." in first or ":" in first or first == "localhost" or first.lower() != first):
         domain, path = first, remainder
@@ -83,7 +81,7 @@ def parse_reference(text: str) -> Reference:
         path = _OFFICIAL + path
     if path.lower() != path:
         raise InvalidArgument(f"invalid reference format: repository name ({path}) must be lowercase")
-    if not _PATH.fullmatch(path) or not _DOMAIN.fullmatch(domain):
+    if not _PATH.fullmatch(path) or not _DOMAIN.fullmatch(domain) or (colon >= 0 and not _TAG.fullmatch(tag)):
         raise _invalid()
     if len(f"{domain}/{path}") > _MAX_NAME:
         raise InvalidArgument(f"repository name must not be more than {_MAX_NAME} characters")

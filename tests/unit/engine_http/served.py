@@ -33,6 +33,8 @@ class Client:
         lines = [f"{method} {path} HTTP/1.1", "Host: docker", *headers]
         if body:
             lines.append(f"Content-Length: {len(body)}")
+            if not any(each.lower().startswith("content-type:") for each in headers):
+                lines.append("Content-Type: application/json")
         self.writer.write("\r\n".join([*lines, "", ""]).encode() + body + after)
 
     async def head(self) -> tuple[int, dict[str, str]]:

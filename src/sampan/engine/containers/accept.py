@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
+from ipaddress import ip_address
 
 import msgspec
 
-from sampan.api.containers import ContainerConfig, CreateRequest, Empty, HostConfig, PortBinding, Resources, words
+from sampan.api.containers import (
+    ContainerConfig,
+    CreateRequest,
+    Empty,
+    HostConfig,
+    LogConfig,
+    PortBinding,
+    RestartPolicy,
+    words,
+)
 from sampan.engine import runtimes
 from sampan.engine.config import Config
+from sampan.engine.containers.limits import check_resources
 from sampan.engine.containers.signals import parse_signal
 from sampan.engine.security.confinement import confine
 from sampan.errors import InvalidArgument, Unsupported
@@ -20,9 +30,10 @@ from sampan.network.files import parse_extra_host
 from sampan.oci.image import RunConfig
 
 _NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+")
-_MIN_MEMORY = 6 << 20
 _PORT = re.compile(r"(\d+)(?:-(\d+))?(?:/(\w+))?")
 _RESTART_POLICIES = ("", "no", "always", "unless-stopped", "on-failure")
+_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_DOCKERS_LOG_DRIVERS = ("awslogs", "fluentd", "gcplogs", "gelf", "journald", "local", "splunk", "syslog")
 _LOG_OPTIONS = ("max-size", "max-file", "mode", "compress", "labels", "labels-regex", "env", "env-regex", "tag")
 _LOG_OPTIONS_WITHOUT_EFFECT = ("compress", "labels", "labels-regex", "env", "env-regex", "tag")
 
@@ -50,8 +61,8 @@ def merged(config: ContainerConfig, image: RunConfig) -> ContainerConfig:
         raise InvalidArgument("no command specified")
     own = {entry.partition("=")[0] for entry in config.env or ()}
     env = (
-        *(entry for entry in image.env or () if entry.partition("=")[0] not in own),
         *(entry for entry in config.env or () if "=" in entry),
+        *(entry for entry in image.env or () if entry.partition("=")[0] not in own),
     )
     exposed = {**{name: Empty() for name in image.exposed_ports or {}}, **(config.exposed_ports or {})}
     volumes = {**{name: Empty() for name in image.volumes or {}}, **(config.volumes or {})}
@@ -59,7 +70,7 @@ def merged(config: ContainerConfig, image: RunConfig) -> ContainerConfig:
         config,
         entrypoint=entrypoint or None,
         cmd=cmd or None,
-        env=env,
+        env=env or None,
         exposed_ports=exposed or None,
         volumes=volumes or None,
         working_dir=config.working_dir or image.working_dir,
@@ -71,28 +82,31 @@ def merged(config: ContainerConfig, image: RunConfig) -> ContainerConfig:
 
 def check(request: CreateRequest) -> None:
     """Raises InvalidArgument for nonsense, Unsupported for what is not done yet."""
+    if request == CreateRequest():
+        raise InvalidArgument("config cannot be empty in order to create a container")
+    if not request.image:
+        raise InvalidArgument("invalid reference format")
     _check_config(request)
     host = request.host_config or HostConfig()
+    _check_modes(request, host)
     _refuse(host)
     check_resources(host)
-    if host.restart_policy.name not in _RESTART_POLICIES:
-        raise InvalidArgument(
-            f"invalid restart policy: unknown policy '{host.restart_policy.name}'; "
-            "use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
-        )
-    if host.restart_policy.maximum_retry_count and host.restart_policy.name != "on-failure":
-        raise InvalidArgument(
-            "invalid restart policy: maximum retry count can only be used with 'on-failure'"
-        )  # fmt: skip
+    check_restart_policy(host.restart_policy)
+    if not -1000 <= host.oom_score_adj <= 1000:
+        raise InvalidArgument(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
+    if host.shm_size < 0:
+        raise InvalidArgument("SHM size can not be less than 0")
+    for device in host.devices or ():
+        if set(device.cgroup_permissions) - set("rwm"):
+            raise InvalidArgument(f"invalid device mode: {device.cgroup_permissions}")
     if host.auto_remove and host.restart_policy.name not in ("", "no"):
         raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
-    if host.log_config.type not in ("", "json-file", "none"):
-        raise Unsupported(f"logger: no log driver named '{host.log_config.type}' is registered")
-    for option in host.log_config.config or {}:
-        if option not in _LOG_OPTIONS:
-            raise InvalidArgument(f"unknown log opt '{option}' for json-file log driver")
-        if option in _LOG_OPTIONS_WITHOUT_EFFECT:
-            raise Unsupported(f"log option {option} is not supported")
+    _check_log(host.log_config)
+    for server in host.dns or ():
+        try:
+            ip_address(server)
+        except ValueError:
+            raise InvalidArgument(f"bad nameserver address {server}: not an IP address") from None
     for entry in host.extra_hosts or ():
         parse_extra_host(entry)
     confine(
@@ -108,6 +122,65 @@ def check(request: CreateRequest) -> None:
     port_requests(host, request.exposed_ports or {})
 
 
+def check_restart_policy(policy: RestartPolicy | None) -> None:
+    """Raises InvalidArgument."""
+    if policy is None:
+        return
+    if policy.name not in _RESTART_POLICIES:
+        raise InvalidArgument(
+            f"invalid restart policy: unknown policy '{policy.name}'; "
+            "use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+        )
+    if policy.maximum_retry_count < 0:
+        raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
+    if policy.maximum_retry_count and policy.name != "on-failure":
+        raise InvalidArgument("invalid restart policy: maximum retry count can only be used with 'on-failure'")
+
+
+def _check_log(log: LogConfig) -> None:
+    if log.type in _DOCKERS_LOG_DRIVERS:
+        raise Unsupported(f"log driver {log.type} is not supported")
+    if log.type not in ("", "json-file", "none"):
+        raise InvalidArgument(f'error looking up logging plugin {log.type}: plugin "{log.type}" not found')
+    for option, value in (log.config or {}).items():
+        if option not in _LOG_OPTIONS:
+            raise InvalidArgument(f"unknown log opt '{option}' for json-file log driver")
+        if option in _LOG_OPTIONS_WITHOUT_EFFECT:
+            raise Unsupported(f"log option {option} is not supported")
+        if option == "max-size":
+            parse_size(value)
+        if option == "max-file" and (not value.isdigit() or int(value) < 1):
+            raise InvalidArgument(f"invalid value '{value}' for log opt max-file")
+
+
+def parse_size(text: str) -> int:
+    """`10m` in bytes; `-1` is none. Raises InvalidArgument."""
+    number, unit = text.rstrip("bBkKmMgG"), text[len(text.rstrip("bBkKmMgG")) :].lower()[:1]
+    try:
+        return max(0, int(float(number) * _UNITS[unit]))
+    except (ValueError, KeyError):
+        raise InvalidArgument(f"invalid size: '{text}'") from None
+
+
+def _check_modes(config: ContainerConfig, host: HostConfig) -> None:
+    """Whose namespaces; nonsense, as opposed to what `_refuse` knows and does not do."""
+    for given, modes, name in (
+        (host.pid_mode, ("", "host"), "PID"), (host.uts_mode, ("", "host"), "UTS"),
+        (host.ipc_mode, ("", "host", "private", "none", "shareable"), "IPC"),
+        (host.cgroupns_mode, ("", "host", "private"), "cgroup namespace"),
+        (host.userns_mode, ("", "host"), "user namespace"),
+    ):  # fmt: skip
+        if given not in modes and not (given.startswith("container:") and name in ("PID", "IPC")):
+            raise InvalidArgument(f"invalid {name} mode: {given}")
+    if host.uts_mode == "host" and config.hostname:
+        raise InvalidArgument("conflicting options: hostname and the UTS mode")
+    if host.network_mode == "host" and host.links:
+        raise InvalidArgument(
+            "conflicting options: host type networking can't be used with links. This would result in undefined "
+            "behavior"
+        )
+
+
 def _check_config(config: ContainerConfig) -> None:
     if config.working_dir and not config.working_dir.startswith("/"):
         raise InvalidArgument(
@@ -120,7 +193,10 @@ def _check_config(config: ContainerConfig) -> None:
         parse_signal(config.stop_signal)
     if config.stop_timeout is not None and config.stop_timeout < -1:
         raise InvalidArgument(f"invalid stop timeout: {config.stop_timeout}")
-    if config.healthcheck is not None and words(config.healthcheck.test)[:1] not in ((), ("NONE",)):
+    test = words(config.healthcheck.test)[:1] if config.healthcheck is not None else ()
+    if test not in ((), ("NONE",)):
+        if test[0] not in ("CMD", "CMD-SHELL"):
+            raise InvalidArgument(f'unknown type "{test[0]}" in Healthcheck')
         raise Unsupported("health checks are not supported yet")
     if len(config.hostname) > 63:
         raise InvalidArgument(f"invalid hostname: {config.hostname}")
@@ -131,17 +207,15 @@ def _refuse(host: HostConfig) -> None:
     for given, name in (
         (host.volumes_from, "--volumes-from"), (host.links, "--link"), (host.device_requests, "--gpus"),
         (host.storage_opt, "--storage-opt"), (host.device_cgroup_rules, "--device-cgroup-rule"),
-        (host.cgroup_parent, "--cgroup-parent"), (host.userns_mode not in ("", "host"), "--userns"),
+        (host.cgroup_parent, "--cgroup-parent"),
         (host.cpu_realtime_period or host.cpu_realtime_runtime, "--cpu-rt-period and --cpu-rt-runtime"),
         (host.isolation not in ("", "default"), "--isolation"),
         (host.blkio_weight_device, "--blkio-weight-device"), (host.blkio_device_read_bps, "--device-read-bps"),
         (host.blkio_device_write_bps, "--device-write-bps"), (host.blkio_device_read_iops, "--device-read-iops"),
         (host.blkio_device_write_iops, "--device-write-iops"), (host.kernel_memory_tcp, "--kernel-memory-tcp"),
         (host.volume_driver not in ("", "local"), f"--volume-driver {host.volume_driver}"),
-        (host.cgroup, "Cgroup"), (host.pid_mode not in ("", "host", "private"), f"--pid {host.pid_mode}"),
-        (host.ipc_mode not in ("", "host", "private", "none", "shareable"), f"--ipc {host.ipc_mode}"),
-        (host.uts_mode not in ("", "host"), f"--uts {host.uts_mode}"),
-        (host.cgroupns_mode not in ("", "host", "private"), f"--cgroupns {host.cgroupns_mode}"),
+        (host.cgroup, "Cgroup"), (host.pid_mode.startswith("container:"), f"--pid {host.pid_mode}"),
+        (host.ipc_mode.startswith("container:"), f"--ipc {host.ipc_mode}"),
         (host.cpu_count or host.cpu_percent or host.io_maximum_iops or host.io_maximum_bandwidth, "Windows limits"),
     ):  # fmt: skip
         if given:
@@ -159,43 +233,19 @@ def check_runtime(host: HostConfig, config: Config) -> str:
     return name
 
 
-def check_resources(limits: Resources) -> None:
-    """Raises InvalidArgument in Docker's words."""
-    if limits.memory and limits.memory < _MIN_MEMORY:
-        raise InvalidArgument("Minimum memory limit allowed is 6MB")
-    if limits.memory < 0 or limits.nano_cpus < 0:
-        raise InvalidArgument("limits must not be negative")
-    if limits.memory_swap > 0 and not limits.memory:
-        raise InvalidArgument("You should always set the Memory limit when using Memoryswap limit, see usage")
-    if limits.memory and 0 < limits.memory_swap < limits.memory:
-        raise InvalidArgument("Minimum memoryswap limit should be larger than memory limit, see usage")
-    if limits.memory and limits.memory_reservation > limits.memory:
-        raise InvalidArgument("Minimum memory limit can not be less than memory reservation limit, see usage")
-    if limits.memory_swappiness is not None and not -1 <= limits.memory_swappiness <= 100:
-        raise InvalidArgument(
-            f"Invalid value: {limits.memory_swappiness}, valid memory swappiness range is 0-100"
-        )  # fmt: skip
-    if limits.nano_cpus and (limits.cpu_period or limits.cpu_quota):
-        raise InvalidArgument("Conflicting options: Nano CPUs and CPU Period cannot both be set")
-    if limits.blkio_weight and not 10 <= limits.blkio_weight <= 1000:
-        raise InvalidArgument("Range of blkio weight is from 10 to 1000")
-    available = os.cpu_count() or 1
-    if limits.nano_cpus > available * 10**9:
-        raise InvalidArgument(
-            f"range of CPUs is from 0.01 to {available}.00, as there are only {available} CPUs available"
-        )  # fmt: skip
-
-
 def parse_port(text: str) -> tuple[int, int, str]:
     """`80`, `80/udp` or `80-90/tcp`: first, last and protocol. Raises InvalidArgument."""
     match = _PORT.fullmatch(text)
+    bad = InvalidArgument(f'invalid port specification: "{text.partition("/")[0]}"')
     if match is None:
-        raise InvalidArgument(f"invalid port specification: {text!r}")
+        raise bad
     first = int(match[1])
     last = int(match[2] or first)
     protocol = (match[3] or "tcp").lower()
-    if not 0 < first <= last <= 65535 or protocol not in ("tcp", "udp", "sctp"):
-        raise InvalidArgument(f"invalid port specification: {text!r}")
+    if not 0 < first <= last <= 65535:
+        raise bad
+    if protocol not in ("tcp", "udp", "sctp"):
+        raise InvalidArgument(f"invalid protocol: {protocol}")
     if protocol == "sctp":
         raise Unsupported("publishing sctp ports is not supported")
     return first, last, protocol
@@ -216,6 +266,8 @@ def port_requests(host: HostConfig, exposed: dict[str, Empty]) -> list[PortReque
         port, _, protocol = parse_port(name)
         for each in wanted:
             first = last = 0
+            if each.host_ip:
+                _check_address(each.host_ip)
             if each.host_port and each.host_port != "0":
                 first, last, _ = parse_port(each.host_port)
             result.append(
@@ -225,3 +277,10 @@ def port_requests(host: HostConfig, exposed: dict[str, Empty]) -> list[PortReque
                 )
             )  # fmt: skip
     return result
+
+
+def _check_address(text: str) -> None:
+    try:
+        ip_address(text)
+    except ValueError:
+        raise InvalidArgument(f"invalid host address: {text}") from None

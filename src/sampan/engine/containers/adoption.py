@@ -66,7 +66,9 @@ def _resume(containers: Containers, container: Container, task: Task) -> None:
 def _settle(engine: Engine, containers: Containers, container: Container) -> None:
     """No shim: how did it end, if it ran?"""
     if not container.record.state.running:
-        if container.record.host_config.auto_remove and container.record.state.finished_at:
+        if container.record.host_config.auto_remove and (
+            container.record.state.finished_at or container.record.state.error
+        ):
             containers.in_background(_remove(containers, container))
         return
     exited = _last_exit(engine, container)

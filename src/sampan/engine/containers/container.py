@@ -38,6 +38,8 @@ class Container:
         self.restarting = False
         self.removing = False
         self.dead = False
+        self.ending = False
+        """Its process has ended, and what the run took is being given back: those who wait are not told yet."""
         self.released = False
         """Nothing of an earlier run is left: no mount, address or cgroup. Not known of one that was there before us."""
         self.pending: list[tuple[int, Attachment]] = []

@@ -12,11 +12,9 @@ import msgspec
 from sampan.api import container_documents as api
 from sampan.api.containers import EndpointSettings, PortBinding, words
 from sampan.engine.containers.container import Container
+from sampan.engine.containers.defaults import DEFAULT_NETWORK
 from sampan.engine.containers.record import rfc3339
-from sampan.engine.containers.spec import cgroup_namespace_mode
-from sampan.engine.containers.starting import network_of
 from sampan.errors import InvalidArgument, NotFound, SampanError
-from sampan.linux.cgroup import hierarchies
 from sampan.network.endpoints import PortBinding as Published
 
 if TYPE_CHECKING:
@@ -76,6 +74,8 @@ def duration(nanoseconds: int) -> str:
 
 
 def _mounts(container: Container) -> tuple[api.SummaryMount, ...]:
+    """What `--tmpfs` asks for is shown in HostConfig alone."""
+    short = container.record.host_config.tmpfs or {}
     return tuple(
         api.SummaryMount(
             type=point.type,
@@ -88,16 +88,20 @@ def _mounts(container: Container) -> tuple[api.SummaryMount, ...]:
             propagation=point.propagation,
         )
         for point in container.record.mounts
+        if not (point.type == "tmpfs" and point.destination in short)
     )
 
 
 def _networks(container: Container) -> dict[str, EndpointSettings]:
-    network = network_of(container.record.host_config.network_mode)
-    known = container.record.endpoints or {network: EndpointSettings()}
+    record = container.record
     if container.running:
-        return known
+        return record.endpoints
     # Without a process there is no endpoint; which network it will be on is known all the same.
-    return {name: EndpointSettings(network_id=each.network_id) for name, each in known.items()}
+    name = record.host_config.network_mode
+    known = record.endpoints.get(name)
+    if known is None:
+        return {name: record.wanted}
+    return {name: msgspec.structs.replace(record.wanted, network_id=known.network_id, mac_address="")}
 
 
 def _command(container: Container) -> str:
@@ -106,9 +110,12 @@ def _command(container: Container) -> str:
     return " ".join(f"'{part}'" if " " in part else part for part in parts)
 
 
-def summary(engine: Engine, container: Container, *, size: bool = False) -> api.ContainerSummary:
+def summary(
+    engine: Engine, container: Container, *, size: bool = False, api_version: tuple[int, int] = (1, 51)
+) -> api.ContainerSummary:
     record = container.record
-    bindings = engine.network.bindings(record.id)
+    bindings = engine.network.bindings(record.id) if container.running else ()
+    annotations = record.host_config.annotations if api_version >= (1, 46) else None
     published = {(each.container_port, each.protocol) for each in bindings}
     ports = [
         api.Port(ip=each.host_ip, private_port=each.container_port, public_port=each.host_port, type=each.protocol)
@@ -126,19 +133,21 @@ def summary(engine: Engine, container: Container, *, size: bool = False) -> api.
         command=_command(container),
         created=record.created // 1_000_000_000,
         ports=tuple(ports),
-        size_rw=engine.core.snapshots.usage(record.id) if size else msgspec.UNSET,
-        size_root_fs=_size_root_fs(engine, container) if size else msgspec.UNSET,
+        size_rw=(engine.core.snapshots.usage(record.id) or msgspec.UNSET) if size else msgspec.UNSET,
+        size_root_fs=(_size_root_fs(engine, container) or msgspec.UNSET) if size else msgspec.UNSET,
         labels=record.config.labels or {},
         state=container.status,
         status=status_text(container),
-        host_config=api.SummaryHostConfig(network_mode=_network_mode(container)),
+        host_config=api.SummaryHostConfig(
+            network_mode=_network_mode(container), annotations=annotations or msgspec.UNSET
+        ),
         network_settings=api.SummaryNetworks(networks=_networks(container)),
         mounts=_mounts(container),
     )
 
 
 def _network_mode(container: Container) -> str:
-    return network_of(container.record.host_config.network_mode)
+    return container.record.host_config.network_mode
 
 
 def _image_name(engine: Engine, container: Container) -> str:
@@ -165,21 +174,13 @@ def inspect(engine: Engine, container: Container, *, size: bool = False) -> api.
     state, bundle = record.state, engine.core.paths.bundle(record.id)
     command = (*words(record.config.entrypoint), *words(record.config.cmd))
     endpoints = _networks(container)
-    first = next(iter(endpoints.values()), EndpointSettings())
-    endpoint = engine.network.endpoint(record.id)
+    # The members at the top are the default network's alone.
+    first = endpoints.get(DEFAULT_NETWORK, EndpointSettings())
+    endpoint = engine.network.endpoint(record.id) if container.running else None
     graph = engine.core.snapshots.graph_data(record.id)
-    config = (
-        record.config if record.config.hostname else msgspec.structs.replace(record.config, hostname=record.id[:12])
-    )
-    log = record.host_config.log_config
-    host = record.host_config
-    if not log.type:
-        host = msgspec.structs.replace(host, log_config=msgspec.structs.replace(log, type=engine.config.log_driver))
-    if not host.restart_policy.name:
-        host = msgspec.structs.replace(host, restart_policy=msgspec.structs.replace(host.restart_policy, name="no"))
-    if not host.cgroupns_mode:
-        mode = cgroup_namespace_mode(host, hierarchies().unified)
-        host = msgspec.structs.replace(host, cgroupns_mode=mode)
+    # A start writes the files, whether it succeeds or not.
+    has_files = bool(state.started_at or state.error)
+    has_log = has_files and record.host_config.log_config.type == "json-file"
     return api.ContainerInspect(
         id=record.id,
         created=rfc3339(record.created),
@@ -192,19 +193,19 @@ def inspect(engine: Engine, container: Container, *, size: bool = False) -> api.
             finished_at=rfc3339(state.finished_at),
         ),
         image=record.image,
-        resolv_conf_path=f"{bundle}/resolv.conf",
-        hostname_path=f"{bundle}/hostname",
-        hosts_path=f"{bundle}/hosts",
-        log_path=paths.log(record.id) if host.log_config.type == "json-file" else "",
+        resolv_conf_path=f"{bundle}/resolv.conf" if has_files else "",
+        hostname_path=f"{bundle}/hostname" if has_files else "",
+        hosts_path=f"{bundle}/hosts" if has_files else "",
+        log_path=paths.log(record.id) if has_log else "",
         name=f"/{record.name}",
         restart_count=state.restart_count,
         exec_ids=tuple(engine.execs.of_container(record.id)) or None,
-        host_config=host,
+        host_config=api.shown(record.host_config),
         graph_driver=api.GraphDriver(data=msgspec.to_builtins(graph)),
         size_rw=engine.core.snapshots.usage(record.id) if size else msgspec.UNSET,
         size_root_fs=_size_root_fs(engine, container) if size else msgspec.UNSET,
         mounts=_mounts(container),
-        config=config,
+        config=api.shown(record.config),
         network_settings=api.NetworkSettings(
             sandbox_id=endpoint.sandbox_id if endpoint else "",
             sandbox_key=endpoint.path if endpoint else "",
@@ -224,7 +225,7 @@ def _ports(engine: Engine, container: Container) -> dict[str, tuple[PortBinding,
     if container.running:
         for name in container.record.config.exposed_ports or {}:
             result[name if "/" in name else f"{name}/tcp"] = None
-    bindings: tuple[Published, ...] = engine.network.bindings(container.id)
+    bindings: tuple[Published, ...] = engine.network.bindings(container.id) if container.running else ()
     for each in bindings:
         key = f"{each.container_port}/{each.protocol}"
         binding = PortBinding(host_ip=each.host_ip, host_port=str(each.host_port))
@@ -245,7 +246,13 @@ def listed(engine: Engine, filters: Mapping[str, list[str]], *, all_: bool, limi
             raise InvalidArgument(f"filter {name} is not supported yet")
     for status in filters.get("status", ()):
         if status not in _STATUSES:
-            raise InvalidArgument(f"invalid filter 'status={status}'")
+            raise InvalidArgument(
+                f"invalid filter 'status={status}': invalid value for state ({status}): must be one of created, "
+                "running, paused, restarting, removing, exited, dead"
+            )
+    for code in filters.get("exited", ()):
+        if not code.removeprefix("-").isdigit():
+            raise InvalidArgument(f"invalid filter 'exited={code}': strconv.Atoi: parsing \"{code}\": invalid syntax")
     containers = engine.containers.all()
     if not all_ and limit <= 0 and not {"status", "exited"} & set(filters):
         containers = [each for each in containers if each.running]

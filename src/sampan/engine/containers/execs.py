@@ -7,11 +7,13 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from sampan.api.containers import words
 from sampan.api.exec import ExecCreateRequest, ExecInspect, ExecProcess
 from sampan.engine import runtimes
 from sampan.engine.containers.container import Container
-from sampan.engine.containers.detach import parse_detach_keys
+from sampan.engine.containers.detach import DEFAULT, parse_detach_keys
 from sampan.engine.containers.spec import environment, rlimits
 from sampan.engine.containers.users import resolve_user
 from sampan.engine.security.capabilities import ALL
@@ -31,11 +33,19 @@ class Exec:
     id: str
     container: Container
     request: ExecCreateRequest
+    detach_keys: bytes
+    """As they were given; empty: the default ones."""
     pid: int = 0
     running: bool = False
     started: bool = False
     exit_code: int | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def command(self) -> str:
+        """As events have it: the program, a space, and its arguments."""
+        program, *arguments = words(self.request.cmd)
+        return f"{program} {' '.join(arguments)}"
 
 
 class Execs:
@@ -63,16 +73,16 @@ class Execs:
             raise InvalidArgument("No exec command specified")
         self._engine.containers.live(container)
         if container.paused:
-            raise Conflict(f"container {container.name} is paused, unpause the container before exec")
+            raise Conflict(f"Container {container.id} is paused, unpause the container before exec")
         if container.restarting:
             raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
         if request.working_dir and not request.working_dir.startswith("/"):
             raise InvalidArgument(f"the working directory '{request.working_dir}' is invalid, it needs to be absolute")
-        parse_detach_keys(request.detach_keys)
-        made = Exec(os.urandom(32).hex(), container, request)
+        keys = parse_detach_keys(request.detach_keys) if request.detach_keys else b""
+        made = Exec(os.urandom(32).hex(), container, request, keys)
         self._forget_old()
         self._execs[made.id] = made
-        self._publish(made, f"exec_create: {' '.join(words(request.cmd))}")
+        self._publish(made, f"exec_create: {made.command}")
         return made
 
     def _forget_old(self) -> None:
@@ -83,11 +93,13 @@ class Execs:
     def check_start(self, exec_id: str) -> Exec:
         """Before the connection is taken: what can be said by a status. Raises NotFound, Conflict."""
         found = self.get(exec_id)
+        if found.running:
+            raise Conflict(f"exec command {found.id} is already running")
         if found.started:
-            raise Conflict(f"exec {exec_id} has already started")
+            raise Conflict(f"exec command {found.id} has already run")
         self._engine.containers.live(found.container)
         if found.container.paused:
-            raise Conflict(f"container {found.container.name} is paused, unpause the container before exec")
+            raise Conflict(f"Container {found.container.id} is paused, unpause the container before exec")
         found.started = True
         return found
 
@@ -114,7 +126,7 @@ class Execs:
             attachments=tuple(each for _, each in attachments),
         )  # fmt: skip
         found.running = True
-        self._publish(found, f"exec_start: {' '.join(words(request.cmd))}")
+        self._publish(found, f"exec_start: {found.command}")
         try:
             started = await task.exec(message, descriptors)
         except SampanError as error:
@@ -125,7 +137,7 @@ class Execs:
             found.ended.set()
             foreign = runtimes.is_foreign(self._engine.config, container.record.host_config.runtime)
             own = "" if foreign else "exec failed: unable to start container process: "
-            raise type(error)(f"OCI runtime exec failed: {own}{error.message}: unknown") from error
+            raise type(error)(f"OCI runtime exec failed: {own}{error.message}") from error
         found.pid = started.pid
 
     def _process(self, found: Exec, size: tuple[int, int] | None) -> Process:
@@ -156,7 +168,7 @@ class Execs:
             stdin=request.attach_stdin, stdout=request.attach_stdout, stderr=request.attach_stderr,
             framed=not request.tty, received=received,
             # Without a terminal the input is a program's, and any byte may be in it.
-            detach_keys=parse_detach_keys(request.detach_keys) if request.tty else b"",
+            detach_keys=(found.detach_keys or DEFAULT) if request.tty else b"",
         )  # fmt: skip
 
     async def resize(self, found: Exec, height: int, width: int) -> None:
@@ -197,10 +209,10 @@ class Execs:
             id=found.id, running=found.running, exit_code=found.exit_code,
             process_config=ExecProcess(
                 tty=request.tty, entrypoint=command[0], arguments=command[1:], privileged=request.privileged,
-                user=request.user,
+                user=request.user or found.container.record.config.user or msgspec.UNSET,
             ),
             open_stdin=request.attach_stdin, open_stderr=request.attach_stderr, open_stdout=request.attach_stdout,
-            can_remove=False, container_id=found.container.id, detach_keys=request.detach_keys, pid=found.pid,
+            can_remove=False, container_id=found.container.id, detach_keys=found.detach_keys, pid=found.pid,
         )  # fmt: skip
 
 

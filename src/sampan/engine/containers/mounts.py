@@ -12,10 +12,18 @@ from sampan.engine.containers.record import MountPoint
 from sampan.engine.volumes import Volumes
 from sampan.errors import InvalidArgument, Unsupported
 
+_TYPES = ("bind", "volume", "tmpfs", "image", "cluster", "npipe")
+_TMPFS_OPTIONS = frozenset({
+    "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "gid", "huge", "mand", "mode", "mpol",
+    "noatime", "nodev", "nodiratime", "noexec", "nomand", "norelatime", "nostrictatime", "nosuid", "nr_blocks",
+    "nr_inodes", "private", "rbind", "relatime", "remount", "ro", "rprivate", "rshared", "rslave", "runbindable", "rw",
+    "shared", "size", "slave", "strictatime", "suid", "sync", "uid", "unbindable",
+})  # fmt: skip
+"""Of tmpfs(5) and mount(8), as Docker takes them."""
 _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 
 
-def parse_bind(text: str) -> MountPoint:
+def parse_bind(text: str, data_root: str) -> MountPoint:
     """`[source:]destination[:options]`. The source is a host's path, or a volume's name; none: an anonymous volume.
 
     Raises InvalidArgument in Docker's words.
@@ -28,7 +36,9 @@ def parse_bind(text: str) -> MountPoint:
         source, destination = parts[0], parts[1]
     if len(parts) == 3:
         mode = parts[2]
-    destination = checked_destination(destination, text)
+    destination = checked_destination(
+        destination, f"invalid volume specification: '{text}': invalid mount config for type \"bind\": "
+    )  # fmt: skip
     writable, propagation, copy = True, "", True
     for option in mode.split(",") if mode else []:
         if option in ("ro", "readonly"):
@@ -42,12 +52,7 @@ def parse_bind(text: str) -> MountPoint:
     if source.startswith("/"):
         return MountPoint(
             type="bind", source=posixpath.normpath(source), destination=destination, mode=mode, writable=writable,
-            propagation=propagation or "rprivate", create_source=True,
-        )  # fmt: skip
-    if source and ("/" in source or source.startswith(".")):
-        raise InvalidArgument(
-            f"invalid volume specification: '{text}': invalid mount config for type \"volume\": "
-            f'{source} includes invalid characters for a local volume name'
+            propagation=_propagation(source, propagation, data_root), create_source=True,
         )  # fmt: skip
     return MountPoint(
         type="volume", name=source, destination=destination, mode=mode or "z", writable=writable, copy=copy,
@@ -55,23 +60,41 @@ def parse_bind(text: str) -> MountPoint:
     )  # fmt: skip
 
 
-def checked_destination(path: str, text: str) -> str:
-    """An absolute, normal path that is not the root. Raises InvalidArgument."""
-    if not path.startswith("/"):
+def _propagation(source: str, wanted: str, data_root: str) -> str:
+    """What holds the data root holds the containers' mounts: without their unmounts, which `rslave` lets in, a
+    container would keep the file systems of others in use. Raises InvalidArgument."""
+    if not _holds(source, data_root) and not _holds(data_root, source):
+        return wanted or "rprivate"
+    if wanted not in ("", "rslave", "rshared"):
         raise InvalidArgument(
-            f"invalid volume specification: '{text}': invalid mount path: '{path}' mount path must be absolute"
+            'invalid mount config: must use either propagation mode "rslave" or "rshared" when mount source is within '
+            f'the daemon root, daemon root: "{data_root}", bind mount source: "{source}", propagation: "{wanted}"'
         )
+    return wanted or "rslave"
+
+
+def _holds(directory: str, path: str) -> bool:
+    return f"{path}/".startswith(f"{directory.rstrip('/')}/")
+
+
+def checked_destination(path: str, context: str = "") -> str:
+    """An absolute, normal path that is not the root. Raises InvalidArgument, with `context` before its words."""
+    if not path.startswith("/"):
+        raise InvalidArgument(f"{context}invalid mount path: '{path}' mount path must be absolute")
     path = posixpath.normpath("/" + path.lstrip("/"))
     if path == "/":
-        raise InvalidArgument(f"invalid volume specification: '{text}': destination can't be '/'")
+        raise InvalidArgument(f"{context}invalid specification: destination can't be '/'")
     return path
 
 
-def from_mount(mount: Mount) -> MountPoint:
+def from_mount(mount: Mount, data_root: str) -> MountPoint:
     """One `--mount`. Raises InvalidArgument, Unsupported."""
+    context = f'invalid mount config for type "{mount.type}": '
+    if mount.type not in _TYPES:
+        raise InvalidArgument(f"{context}mount type unknown")
     if not mount.target:
-        raise InvalidArgument("invalid mount config: field Target must not be empty")
-    destination = checked_destination(mount.target, mount.target)
+        raise InvalidArgument(f"{context}field Target must not be empty")
+    destination = checked_destination(mount.target, context)
     match mount.type:
         case "bind":
             options = mount.bind_options
@@ -87,12 +110,13 @@ def from_mount(mount: Mount) -> MountPoint:
                 raise InvalidArgument(
                     f'invalid mount config for type "bind": bind source path does not exist: {mount.source}'
                 )
-            propagation = (options.propagation if options else "") or "rprivate"
-            if propagation not in _PROPAGATIONS:
+            propagation = options.propagation if options else ""
+            if propagation not in ("", *_PROPAGATIONS):
                 raise InvalidArgument(f"invalid propagation mode: {propagation}")
             return MountPoint(
                 type="bind", source=posixpath.normpath(mount.source), destination=destination,
-                writable=not mount.read_only, propagation=propagation, create_source=create,
+                writable=not mount.read_only, propagation=_propagation(mount.source, propagation, data_root),
+                create_source=create,
                 recursive=not (options and options.non_recursive),
             )  # fmt: skip
         case "volume":
@@ -121,20 +145,20 @@ def from_mount(mount: Mount) -> MountPoint:
             raise Unsupported(f'mount type "{mount.type}" is not supported')
 
 
-def wanted_mounts(host_config: HostConfig, image_volumes: tuple[str, ...]) -> list[MountPoint]:
+def wanted_mounts(host_config: HostConfig, image_volumes: tuple[str, ...], data_root: str) -> list[MountPoint]:
     """What a container asks for, the image's volumes included where nothing else is mounted there. Raises
     InvalidArgument for two on one place."""
     found: dict[str, MountPoint] = {}
     for point in (
-        *(parse_bind(each) for each in host_config.binds or ()),
-        *(from_mount(each) for each in host_config.mounts or ()),
+        *(parse_bind(each, data_root) for each in host_config.binds or ()),
+        *(from_mount(each, data_root) for each in host_config.mounts or ()),
         *(_tmpfs(path, options) for path, options in (host_config.tmpfs or {}).items()),
     ):
         if point.destination in found:
             raise InvalidArgument(f"Duplicate mount point: {point.destination}")
         found[point.destination] = point
     for path in image_volumes:
-        destination = checked_destination(path, path)
+        destination = checked_destination(path)
         if destination not in found:
             found[destination] = MountPoint(type="volume", destination=destination, copy=True, anonymous=True)
     return list(found.values())
@@ -142,9 +166,12 @@ def wanted_mounts(host_config: HostConfig, image_volumes: tuple[str, ...]) -> li
 
 def _tmpfs(path: str, options: str) -> MountPoint:
     words = tuple(each for each in options.split(",") if each)
+    for word in words:
+        if word.partition("=")[0] not in _TMPFS_OPTIONS:
+            raise InvalidArgument(f'invalid tmpfs option "{word}"')
     return MountPoint(
         type="tmpfs",
-        destination=checked_destination(path, path),
+        destination=checked_destination(path),
         mode=options,
         options=words,
         writable="ro" not in words,

@@ -51,7 +51,8 @@ class LastState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """A container. `image`: the image's id; `config.image` is the name that it was created by."""
+    """A container. `image`: the image's id; `config.image` is the name that it was created by. `wanted`: what was asked
+    for of its place on the network; `endpoints`: what came of it at the last start, by network."""
 
     id: str
     name: str
@@ -60,6 +61,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     config: ContainerConfig
     host_config: HostConfig
     mounts: tuple[MountPoint, ...] = ()
+    wanted: EndpointSettings = EndpointSettings()
     endpoints: dict[str, EndpointSettings] = {}
     state: LastState = LastState()
     platform: str = "linux"
@@ -92,14 +94,18 @@ class Records:
     def by_prefix(self, prefix: str) -> list[Record]:
         return [record for record in self._records.values() if record.id.startswith(prefix)]
 
-    def add(self, record: Record) -> None:
+    def check_free(self, name: str) -> None:
         """Raises Conflict, in Docker's words, for a name in use."""
-        holder = self._ids.get(record.name)
+        holder = self._ids.get(name)
         if holder is not None:
             raise Conflict(
-                f'Conflict. The container name "/{record.name}" is already in use by container "{holder}". You have to '
+                f'Conflict. The container name "/{name}" is already in use by container "{holder}". You have to '
                 "remove (or rename) that container to be able to reuse that name."
             )
+
+    def add(self, record: Record) -> None:
+        """Raises Conflict for a name in use."""
+        self.check_free(record.name)
         self._save(record)
 
     def replace(self, record: Record) -> None:

@@ -19,12 +19,13 @@ import msgspec
 from sampan.api.containers import ContainerConfig, CreateRequest, HostConfig, UpdateRequest
 from sampan.core.tasks import Task
 from sampan.engine.blocking import run_blocking
-from sampan.engine.containers import accept, starting
+from sampan.engine.containers import accept, announce, defaults, limits, starting
 from sampan.engine.containers.adoption import adopt
 from sampan.engine.containers.container import Container, End
 from sampan.engine.containers.copyup import fill_volumes
 from sampan.engine.containers.mounts import wanted_mounts, with_volumes
 from sampan.engine.containers.names import random_name
+from sampan.engine.containers.networking import wanted_endpoint
 from sampan.engine.containers.record import MountPoint, Record, Records
 from sampan.engine.containers.remains import remove_remains
 from sampan.engine.containers.signals import parse_signal
@@ -39,6 +40,7 @@ from sampan.errors import (
     NotModified,
     SampanError,
 )
+from sampan.linux.cgroup import hierarchies
 from sampan.oci.reference import parse_reference
 from sampan.shimapi import messages as msg
 
@@ -146,38 +148,36 @@ class Containers:
 
     # --- Create -----------------------------------------------------------------------------------
 
-    async def create(self, request: CreateRequest, name: str = "", platform: str = "") -> Container:
-        """Raises InvalidArgument, Unsupported, NotFound (no such image), Conflict (the name); then nothing is left."""
-        if not request.image:
-            raise InvalidArgument("invalid reference format")
+    async def create(
+        self, request: CreateRequest, name: str = "", platform: str = ""
+    ) -> tuple[Container, tuple[str, ...]]:
+        """The container, and warnings for the client. Raises InvalidArgument, Unsupported, NotFound (no such image),
+        Conflict (the name); then nothing is left."""
+        accept.check(request)
         if name:
             name = accept.check_name(name)
-            holder = self._records.by_name(name)
-            if holder is not None:
-                # Said before anything is made; `Records.add` says it again where two come at once.
-                raise Conflict(
-                    f'Conflict. The container name "/{name}" is already in use by container "{holder.id}". You have to '
-                    "remove (or rename) that container to be able to reuse that name."
-                )
-        accept.check(request)
+            # Said before anything is made; `Records.add` says it again where two come at once.
+            self._records.check_free(name)
         runtime = accept.check_runtime(request.host_config or HostConfig(), self._engine.config)
         name = name or random_name(lambda each: self._records.by_name(each) is not None)
-        host = request.host_config or HostConfig()
+        host, warnings = limits.discarded(
+            msgspec.structs.replace(request.host_config or HostConfig(), runtime=runtime)
+        )  # fmt: skip
         if request.volumes or host.binds or host.mounts or self._image_has_volumes(request.image):
-            record = await run_blocking(self._make, request, name, platform, runtime)
+            record = await run_blocking(self._make, request, host, name, platform)
         else:
             # A few small files and a row are done sooner than a thread is woken.
-            record = self._make(request, name, platform, runtime)
+            record = self._make(request, host, name, platform)
         container = Container(record, self._records.replace)
         container.released = True
         self._containers[record.id] = container
         self.publish(container, "create")
-        return container
+        return container, warnings
 
     def _image_has_volumes(self, image: str) -> bool:
         return bool(self._engine.core.images.get(image).config.run.volumes)
 
-    def _make(self, request: CreateRequest, name: str, platform: str, runtime: str) -> Record:
+    def _make(self, request: CreateRequest, host: HostConfig, name: str, platform: str) -> Record:
         core = self._engine.core
         image = core.images.get(request.image)
         if platform and image.config.architecture and platform.partition("/")[2].partition("/")[0] not in (
@@ -189,13 +189,17 @@ class Containers:
             )
         config = ContainerConfig(**{name: getattr(request, name) for name in ContainerConfig.__struct_fields__})
         config = accept.merged(config, image.config.run)
-        host = request.host_config or HostConfig()
-        host = msgspec.structs.replace(host, network_mode=host.network_mode or "default", runtime=runtime)
-        starting_network = starting.network_of(host.network_mode)
-        self._engine.network.network(starting_network)
+        host = defaults.settled_host(host, self._engine.config, cgroup2=hierarchies().unified)
+        network = self._engine.network.network(host.network_mode)
+        wanted = wanted_endpoint(request, network, self._engine.network.network)
+        host = msgspec.structs.replace(host, network_mode=network.name)
         container_id = os.urandom(32).hex()
+        config = msgspec.structs.replace(
+            defaults.settled_config(config, host, container_id), mac_address=wanted.mac_address
+        )
         with contextlib.ExitStack() as undo:
-            points = with_volumes(wanted_mounts(host, tuple(config.volumes or {})), self._engine.volumes)
+            mounts = wanted_mounts(host, tuple(config.volumes or {}), self._engine.config.data_root)
+            points = with_volumes(mounts, self._engine.volumes)
             undo.callback(self._remove_anonymous, points)
             core.snapshots.create_container(container_id, image.top)
             undo.callback(core.snapshots.remove_container, container_id)
@@ -205,7 +209,7 @@ class Containers:
             fill_volumes(core.snapshots, container_id, points)
             record = Record(
                 id=container_id, name=name, created=time.time_ns(), image=image.id, config=config, host_config=host,
-                mounts=points,
+                mounts=points, wanted=wanted,
             )  # fmt: skip
             self._records.add(record)
             undo.pop_all()
@@ -258,7 +262,8 @@ class Containers:
     def _not_started(self, container: Container, error: SampanError) -> None:
         code = 127 if isinstance(error, CommandNotFound) else 126 if isinstance(error, CommandNotExecutable) else 128
         container.drop_pending()
-        container.set_state(exit_code=code, error=error.message, running=False, finished_at=time.time_ns())
+        # It has not run: its times are those of the run before, if there was one.
+        container.set_state(exit_code=code, error=error.message, running=False)
         container.tell_ended(End(code, error.message))
         if container.record.host_config.auto_remove:
             self.in_background(self._remove_ended(container))
@@ -303,15 +308,18 @@ class Containers:
         ran = max(0, exited.exited_at - state.started_at) // 1_000_000_000
         container.set_state(
             exit_code=exited.exit_status, finished_at=exited.exited_at, oom_killed=exited.oom_killed,
-            error=exited.error, restart_count=exited.restart_count, running=exited.will_restart,
+            error=exited.error, restart_count=max(state.restart_count, exited.restart_count + exited.will_restart),
+            running=exited.will_restart,
             stopped_by_user=state.stopped_by_user or exited.stopped_by_user,
         )  # fmt: skip
-        self.publish(container, "die", {"exitCode": str(exited.exit_status), "execDuration": str(ran)})
+        if not container.restarting:  # Else it has not run since it was told last.
+            self.publish(container, "die", {"exitCode": str(exited.exit_status), "execDuration": str(ran)})
         if exited.will_restart:
             container.restarting = True
             container.tell_ended(End(exited.exit_status))
             return
         container.restarting = False
+        container.ending = True
         task, container.task = container.task, None
         self._engine.execs.container_ended(container)
         self.in_background(self._clean_up(container, task, End(exited.exit_status)))
@@ -321,6 +329,7 @@ class Containers:
         ending = asyncio.ensure_future(task.shutdown()) if task is not None else None
         auto_remove = container.record.host_config.auto_remove
         await self._free_network(container)
+        announce.given_back(self._engine, container.record)
         if not auto_remove:  # Else it is unmounted where it is removed.
             await self._unmount(container)
         if ending is not None:
@@ -328,6 +337,7 @@ class Containers:
                 await ending
         await remove_remains(self._engine, container)
         container.released = True
+        container.ending = False
         container.tell_ended(end)
         if auto_remove:
             await self._remove_ended(container)
@@ -369,15 +379,16 @@ class Containers:
     async def kill(self, container: Container, signal: int) -> None:
         """Raises Conflict if it does not run."""
         if container.task is None:
-            raise Conflict(f"cannot kill container: {container.id}: container {container.id} is not running")
+            raise Conflict(f"container {container.id} is not running")
         stop = signal in (9, self.stop_signal(container))
         if stop:
             container.set_state(stopped_by_user=True)
+        if not container.restarting:  # Else there is nobody to get it.
+            self.publish(container, "kill", {"signal": str(signal)})
         try:
             await container.task.kill(signal, stop=stop)
         except NotFound:
-            raise Conflict(f"cannot kill container: {container.id}: container {container.id} is not running") from None
-        self.publish(container, "kill", {"signal": str(signal)})
+            raise Conflict(f"container {container.id} is not running") from None
 
     async def stop(self, container: Container, timeout: int | None = None, signal: str = "") -> None:
         """Signal, wait, and kill when the time is up. Raises NotModified if it does not run."""
@@ -398,8 +409,8 @@ class Containers:
         container.set_state(stopped_by_user=True)
         try:
             with contextlib.suppress(NotFound, Conflict):
-                await container.task.kill(number, stop=True)
                 self.publish(container, "kill", {"signal": str(number)})
+                await container.task.kill(number, stop=True)
             if container.paused and container.task is not None:
                 await container.task.resume()
                 container.paused = False
@@ -408,8 +419,8 @@ class Containers:
                 return
             with contextlib.suppress(NotFound, Conflict):
                 if container.task is not None:
-                    await container.task.kill(9, stop=True)
                     self.publish(container, "kill", {"signal": "9"})
+                    await container.task.kill(9, stop=True)
             done, _ = await asyncio.wait({ended}, timeout=_KILL_TIMEOUT)
             if not done:
                 raise Internal(f"container {container.id}: it does not die")
@@ -431,7 +442,7 @@ class Containers:
         async with container.lock:
             task = self.live(container)
             if container.paused:
-                raise Conflict(f"container {container.id} is already paused")
+                raise Conflict(f"Container {container.id} is already paused")
             await task.pause()
             container.paused = True
         self.publish(container, "pause")
@@ -439,7 +450,7 @@ class Containers:
     async def unpause(self, container: Container) -> None:
         async with container.lock:
             if not container.paused or container.task is None:
-                raise Conflict(f"container {container.id} is not paused")
+                raise Conflict(f"Container {container.id} is not paused")
             await container.task.resume()
             container.paused = False
         self.publish(container, "unpause")
@@ -449,24 +460,22 @@ class Containers:
     async def rename(self, container: Container, name: str) -> None:
         if not name:
             raise InvalidArgument("Neither old nor new names may be empty")
-        name = accept.check_name(name)
+        if name.removeprefix("/") == container.name:
+            raise InvalidArgument("Renaming a container with the same name as its current name")
         async with container.lock:
-            holder = self._records.by_name(name)
-            if holder is not None and holder.id == container.id:
-                raise InvalidArgument("Renaming a container with the same name as its current name")
-            if holder is not None:
-                raise Conflict(
-                    f'Error when allocating new name: Conflict. The container name "/{name}" is already in use by '
-                    f'container "{holder.id}". You have to remove (or rename) that container to be able to reuse that '
-                    "name."
-                )
+            try:
+                name = accept.check_name(f"/{name.removeprefix('/')}")
+                self._records.check_free(name)
+            except SampanError as error:
+                raise type(error)(f"Error when allocating new name: {error.message}") from None
             old = container.name
             container.update(name=name)
         self.publish(container, "rename", {"oldName": f"/{old}"})
 
     async def update(self, container: Container, request: UpdateRequest) -> None:
         """Change limits and the restart policy."""
-        accept.check_resources(request)
+        limits.check_resources(request)
+        accept.check_restart_policy(request.restart_policy)
         async with container.lock:
             changes = {
                 field: getattr(request, field)
@@ -486,8 +495,11 @@ class Containers:
             container.update(host_config=host)
         self.publish(container, "update")
 
-    async def remove(self, container: Container, *, force: bool = False, volumes: bool = False) -> None:
-        """Raises Conflict if it runs and `force` is not set. `volumes`: its anonymous ones too."""
+    async def remove(
+        self, container: Container, *, force: bool = False, volumes: bool = False, called: str = ""
+    ) -> None:
+        """Raises Conflict if it runs and `force` is not set. `volumes`: its anonymous ones too. `called`: by what name
+        the client did."""
         if container.removing:
             raise Conflict(f"removal of container {container.name} is already in progress")
         async with container.lock:
@@ -498,7 +510,7 @@ class Containers:
                 advice = {
                     "paused": "unpause and then stop the container before removing or force remove",
                 }.get(state, "stop the container before removing or force remove")
-                raise Conflict(f'cannot remove container "/{container.name}": container is {state}: {advice}')
+                raise Conflict(f'cannot remove container "{called or container.name}": container is {state}: {advice}')
             container.removing = True
             try:
                 if container.task is not None:

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sampan.api.containers import EndpointSettings
 from sampan.core.tasks import Task
 from sampan.engine import runtimes
 from sampan.engine.blocking import run_blocking
-from sampan.engine.containers.accept import port_requests
+from sampan.engine.containers import announce
+from sampan.engine.containers.accept import parse_size, port_requests
 from sampan.engine.containers.container import Container
+from sampan.engine.containers.networking import settings_of
 from sampan.engine.containers.spec import Surroundings, build_spec, hostname
 from sampan.engine.containers.users import resolve_user
-from sampan.errors import InvalidArgument, SampanError
+from sampan.errors import SampanError
 from sampan.linux.cgroup import hierarchies
 from sampan.network import files
 from sampan.network.endpoints import Endpoint, Published
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from sampan.engine.services import Engine
 
 _log = logging.getLogger("sampan.containers")
-_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 class Stages:
@@ -59,11 +59,6 @@ class Stages:
         return f"{', '.join(self._stages)}, all {(self._last - self._begin) * 1000:.2f} ms"
 
 
-def network_of(mode: str) -> str:
-    """The network's name for a container's network mode."""
-    return "bridge" if mode in ("", "default") else mode
-
-
 async def start(
     engine: Engine, container: Container, on_event: Callable[[Event], None], on_lost: Callable[[], None]
 ) -> Task:
@@ -77,10 +72,10 @@ async def start(
     async with contextlib.AsyncExitStack() as undo:
         descriptors = [descriptor for descriptor, _ in attachments]
         give_up = undo.enter_context(_Descriptors(descriptors))
-        network = network_of(record.host_config.network_mode)
+        network = record.host_config.network_mode
         endpoint: Endpoint | None = None
         if network != "host":
-            endpoint = await engine.sandboxes.take(network, record.id, mac=record.config.mac_address)
+            endpoint = await engine.sandboxes.take(network, record.id, mac=record.wanted.mac_address)
             undo.push_async_callback(engine.sandboxes.release, record.id)
         stages.done("network")
         published = Published()
@@ -110,7 +105,9 @@ async def start(
             raise _runtime_error(error, foreign=bool(create.runtime)) from error
         stages.done("spawn")
         undo.pop_all()
-    container.update(endpoints={network: _settings(engine, endpoint, network)})
+    settings = settings_of(record.wanted, engine.network.network(network), endpoint, os.urandom(32).hex())
+    container.update(endpoints={network: settings})
+    announce.taken(engine, record)
     _log.debug("start %s: %s", record.id[:12], stages)
     return task
 
@@ -136,7 +133,7 @@ def _runtime_error(error: SampanError, *, foreign: bool) -> SampanError:
     own = "" if foreign else "runc create failed: unable to start container process: "
     return type(error)(
         "failed to create task for container: failed to create shim task: OCI runtime create failed: "
-        f"{own}{error.message}: unknown"
+        f"{own}{error.message}"
     )
 
 
@@ -193,27 +190,17 @@ def restart_policy(container: Container) -> RestartPolicy:
 
 
 def log_config(engine: Engine, container: Container) -> LogConfig:
-    """The container's own settings, or the engine's. Raises InvalidArgument."""
+    """Raises InvalidArgument."""
     own = container.record.host_config.log_config
-    driver = own.type or engine.config.log_driver
-    options = dict(own.config or {}) if own.type else {**engine.config.log_opts, **(own.config or {})}
-    if driver == "none":
+    options = own.config or {}
+    if own.type == "none":
         return LogConfig(driver="none")
     return LogConfig(
-        driver=driver,
+        driver=own.type,
         path=engine.core.paths.log(container.id),
         max_size=parse_size(options.get("max-size", "0")),
         max_file=int(options.get("max-file", "1")),
     )
-
-
-def parse_size(text: str) -> int:
-    """`10m` in bytes; `-1` is none. Raises InvalidArgument."""
-    number, unit = text.rstrip("bBkKmMgG"), text[len(text.rstrip("bBkKmMgG")) :].lower()[:1]
-    try:
-        return max(0, int(float(number) * _UNITS[unit]))
-    except (ValueError, KeyError):
-        raise InvalidArgument(f"invalid size: '{text}'") from None
 
 
 def _write_files(engine: Engine, container: Container, bundle: str, endpoint: Endpoint | None) -> None:
@@ -245,13 +232,3 @@ def _take_back(engine: Engine, container_id: str) -> None:
     with contextlib.suppress(SampanError, OSError):
         engine.core.snapshots.unmount(container_id)
     shutil.rmtree(engine.core.paths.shim(container_id), ignore_errors=True)
-
-
-def _settings(engine: Engine, endpoint: Endpoint | None, network: str) -> EndpointSettings:
-    info = engine.network.network(network)
-    if endpoint is None:
-        return EndpointSettings(network_id=info.id)
-    return EndpointSettings(
-        network_id=info.id, endpoint_id=endpoint.id, gateway=endpoint.gateway, ip_address=endpoint.ip,
-        ip_prefix_len=endpoint.prefix, mac_address=endpoint.mac,
-    )  # fmt: skip

@@ -22,7 +22,7 @@ def boolean_filter(filters: Mapping[str, Sequence[str]], name: str) -> bool | No
         return None
     true, false = values & {"1", "true", "t"}, values & {"0", "false", "f"}
     if values - true - false or (true and false):
-        raise InvalidArgument(f"invalid filter '{name}={filters[name]}'")
+        raise InvalidArgument(f"invalid filter '{name}=[{' '.join(filters[name])}]'")
     return bool(true)
 
 

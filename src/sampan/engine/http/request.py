@@ -43,6 +43,16 @@ class Request(web.BaseRequest):
         except ValueError:
             raise InvalidArgument(f"invalid value {value!r} for {name}: not a whole number") from None
 
+    def window(self) -> tuple[int, int]:
+        """Height and width of a terminal. Raises InvalidArgument in Docker's words."""
+        sizes: list[int] = []
+        for name, called in (("h", "height"), ("w", "width")):
+            value = self.query.get(name, "")
+            if not value.isdigit():
+                raise InvalidArgument(f'invalid resize {called} "{value}": invalid syntax')
+            sizes.append(int(value))
+        return sizes[0], sizes[1]
+
     def filters(self) -> dict[str, list[str]]:
         """The `filters` parameter: `{"name": ["value", …]}`, or the `{"name": {"value": true}}` of older clients."""
         value = self.query.get("filters")
@@ -50,15 +60,16 @@ class Request(web.BaseRequest):
             return {}
         try:
             document = msgspec.json.decode(value, type=dict[str, list[str] | dict[str, bool]])
-        except msgspec.DecodeError as error:
-            raise InvalidArgument(f"invalid filter: {error}") from None
+        except msgspec.DecodeError:
+            raise InvalidArgument("invalid filter") from None
         return {
             name: list(values) if isinstance(values, list) else [each for each, wanted in values.items() if wanted]
             for name, values in document.items()
         }
 
     async def document(self, kind: type[T]) -> T:
-        """The JSON body as `kind`; an empty body counts as `{}`. InvalidArgument for whatever does not decode."""
+        """The JSON body as `kind`; an empty body counts as `{}`. InvalidArgument for whatever does not decode, and for
+        a body that is not called JSON: a browser's form must not make containers."""
         chunks: list[bytes] = []
         size = 0
         async for chunk in self.content.iter_any():
@@ -67,6 +78,10 @@ class Request(web.BaseRequest):
                 raise InvalidArgument("the request's body is too large")
             chunks.append(chunk)
         body = b"".join(chunks)
+        if body and self.content_type != "application/json":
+            raise InvalidArgument(
+                f"unsupported Content-Type header ({self.headers.get('Content-Type', '')}): must be 'application/json'"
+            )
         try:
             return msgspec.json.decode(body if body.strip() else b"{}", type=kind)
         except msgspec.ValidationError as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import web
 
-from sampan.api.container_documents import PruneReport
+from sampan.api.container_documents import ContainerSummary, PruneReport
 from sampan.api.containers import CreateRequest, CreateResponse, UpdateRequest, UpdateResponse, WaitError, WaitResponse
 from sampan.engine.blocking import run_blocking
 from sampan.engine.containers import documents, logs
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from sampan.engine.services import Engine
 
 
+_OLD_MAC_ADDRESS = (
+    "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead."
+)
+
+
 class ContainerRoutes:
     """One method an endpoint."""
 
@@ -43,11 +48,12 @@ class ContainerRoutes:
             self._engine, request.filters(), all_=request.flag("all"), limit=request.integer("limit", 0) or 0
         )
         size = request.flag("size")
-        if size:
-            return json_response(
-                await run_blocking(lambda: [documents.summary(self._engine, each, size=True) for each in found])
-            )
-        return json_response([documents.summary(self._engine, each) for each in found])
+
+        def summaries() -> list[ContainerSummary]:
+            version = request.api_version
+            return [documents.summary(self._engine, each, size=size, api_version=version) for each in found]
+
+        return json_response(await run_blocking(summaries) if size else summaries())
 
     async def inspect(self, request: Request) -> web.StreamResponse:
         container = self._resolve(request)
@@ -94,10 +100,12 @@ class ContainerRoutes:
 
     async def create(self, request: Request) -> web.StreamResponse:
         document = await request.document(CreateRequest)
-        container = await self._engine.containers.create(
+        container, warnings = await self._engine.containers.create(
             document, request.text_parameter("name"), request.text_parameter("platform")
         )
-        return json_response(CreateResponse(id=container.id), status=201)
+        if document.mac_address and request.api_version >= (1, 44):
+            warnings = (*warnings, _OLD_MAC_ADDRESS)
+        return json_response(CreateResponse(id=container.id, warnings=warnings), status=201)
 
     async def start(self, request: Request) -> web.StreamResponse:
         await self._engine.containers.start(self._resolve(request))
@@ -105,7 +113,13 @@ class ContainerRoutes:
 
     async def stop(self, request: Request) -> web.StreamResponse:
         container = self._resolve(request)
-        await self._engine.containers.stop(container, request.integer("t"), request.text_parameter("signal"))
+        signal = request.text_parameter("signal")
+        if signal:
+            try:
+                parse_signal(signal)
+            except InvalidArgument as error:
+                raise InvalidArgument(f"cannot stop container: {request.match_info['id']}: {error.message}") from None
+        await self._engine.containers.stop(container, request.integer("t"), signal)
         return web.Response(status=204)
 
     async def restart(self, request: Request) -> web.StreamResponse:
@@ -114,8 +128,12 @@ class ContainerRoutes:
         return web.Response(status=204)
 
     async def kill(self, request: Request) -> web.StreamResponse:
-        container = self._resolve(request)
-        await self._engine.containers.kill(container, parse_signal(request.text_parameter("signal") or "SIGKILL"))
+        try:
+            signal = parse_signal(request.text_parameter("signal") or "SIGKILL")
+            await self._engine.containers.kill(self._resolve(request), signal)
+        except SampanError as error:
+            message = f"cannot kill container: {request.match_info['id']}: {error.message}"
+            raise type(error)(message) from error
         return web.Response(status=204)
 
     async def pause(self, request: Request) -> web.StreamResponse:
@@ -138,7 +156,9 @@ class ContainerRoutes:
         if request.flag("link"):
             raise Unsupported("removing links is not supported")
         container = self._resolve(request)
-        await self._engine.containers.remove(container, force=request.flag("force"), volumes=request.flag("v"))
+        await self._engine.containers.remove(
+            container, force=request.flag("force"), volumes=request.flag("v"), called=request.match_info["id"]
+        )
         return web.Response(status=204)
 
     async def prune(self, request: Request) -> web.StreamResponse:
@@ -169,7 +189,7 @@ class ContainerRoutes:
             raise InvalidArgument(f'invalid condition: "{condition}"')
         if condition == "removed":
             waiting = container.removal()
-        elif condition == "next-exit" or container.running:
+        elif condition == "next-exit" or container.running or container.ending:
             waiting = container.next_end()
         else:
             waiting = _now(End(container.record.state.exit_code))
@@ -184,9 +204,9 @@ class ContainerRoutes:
 
     async def resize(self, request: Request) -> web.StreamResponse:
         container = self._resolve(request)
-        height, width = request.integer("h", 0) or 0, request.integer("w", 0) or 0
+        height, width = request.window()
         if container.task is None:
-            raise Conflict(f"cannot resize a stopped container: container {container.id} is not running")
+            raise Conflict(f"container {container.id} is not running")
         await container.task.resize(msg.WindowSize(width=width, height=height))
         return web.Response(status=200)
 

@@ -49,7 +49,7 @@ class ExecRoutes:
 
     async def resize(self, request: Request) -> web.StreamResponse:
         found = self._engine.execs.get(request.match_info["id"])
-        await self._engine.execs.resize(found, request.integer("h", 0) or 0, request.integer("w", 0) or 0)
+        await self._engine.execs.resize(found, *request.window())
         return web.Response(status=200)
 
 

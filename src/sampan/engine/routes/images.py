@@ -80,7 +80,7 @@ class ImageRoutes:
         repository, tag = request.text_parameter("repo"), request.text_parameter("tag")
         reference = _tagged(repository, tag) if repository else None
         run = apply_changes(RunConfig(), request.query.getall("changes", []))
-        message = request.text_parameter("message")
+        message = request.text_parameter("message") or "Imported from -"
         platform = request.text_parameter("platform").lower()
         system, _, machine = platform.partition("/")
         if system not in ("", "linux"):
@@ -197,7 +197,10 @@ def _tagged(repository: str, tag: str) -> Reference:
     if reference.digest:
         raise InvalidArgument("refusing to create a tag with a digest reference")
     if tag:
-        reference = parse_reference(f"{reference.familiar_name}:{tag}")
+        try:
+            reference = parse_reference(f"{reference.familiar_name}:{tag}")
+        except InvalidArgument:
+            raise InvalidArgument("invalid tag format") from None
     return reference.with_default_tag()
 
 

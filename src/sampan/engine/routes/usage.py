@@ -49,13 +49,15 @@ class UsageRoutes:
     def _images(self) -> tuple[ImageSummary, ...]:
         core = self._engine.core
         shared = image_documents.shared_sizes(core)
-        return tuple(
+        found = [
             image_documents.summary(
                 image, containers=len(self._engine.containers.using_image(image.id)), shared_size=shared[image.id]
             )
             for image in core.images.all()
             if image.id in shared
-        )
+        ]
+        # Where there are none, Docker writes null here, as it does nowhere else.
+        return tuple(msgspec.structs.replace(each, repo_digests=each.repo_digests or None) for each in found)
 
     def _containers(self) -> tuple[msgspec.Raw, ...]:
         shown: list[msgspec.Raw] = []

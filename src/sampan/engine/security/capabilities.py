@@ -22,22 +22,22 @@ ALL = (
 )  # fmt: skip
 
 
-def normalised(names: Iterable[str]) -> list[str]:
-    """In the kernel's spelling; `ALL` stays. Raises InvalidArgument for an unknown one."""
+def normalised(names: Iterable[str], member: str) -> list[str]:
+    """In the kernel's spelling; `ALL` stays. Raises InvalidArgument for an unknown one, in the request's `member`."""
     result: list[str] = []
     for name in names:
         upper = name.strip().upper()
         if upper != "ALL":
             upper = upper if upper.startswith("CAP_") else f"CAP_{upper}"
             if upper not in ALL:
-                raise InvalidArgument(f'invalid capability: unknown capability: "{name}"')
+                raise InvalidArgument(f'invalid {member}: unknown capability: "{upper}"')
         result.append(upper)
     return result
 
 
 def effective(add: Sequence[str], drop: Sequence[str], *, privileged: bool) -> tuple[str, ...]:
     """What the container gets, in the order of `ALL`. Raises InvalidArgument."""
-    added, dropped = normalised(add), normalised(drop)
+    added, dropped = normalised(add, "CapAdd"), normalised(drop, "CapDrop")
     if privileged:
         return ALL
     if "ALL" in added:

@@ -13,9 +13,9 @@ from sampan.errors import InvalidArgument, Unsupported
 from sampan.oci.runtime import DeviceCgroup, Seccomp, Syscall, SyscallArg
 
 MASKED_PATHS = (
-    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-    "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap",
-    "/sys/firmware",
+    "/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+    "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
+    "/sys/devices/virtual/powercap",
 )  # fmt: skip
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
@@ -84,7 +84,7 @@ def confine(
         match key:
             case "no-new-privileges":
                 if value.lower() not in ("", "true", "false", "1", "0"):
-                    raise InvalidArgument(f"invalid --security-opt 2: {option!r}")
+                    raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
                 no_new_privileges = value.lower() not in ("false", "0")
             case "seccomp":
                 seccomp = _seccomp(value, capabilities)
@@ -96,12 +96,12 @@ def confine(
                     raise Unsupported(f"security option label={value} is not supported: SELinux is not used")
             case "systempaths":
                 if value != "unconfined":
-                    raise InvalidArgument(f"invalid --security-opt 2: {option!r}")
+                    raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
                 masked = readonly = ()
             case "writable-cgroups":
                 raise Unsupported("security option writable-cgroups is not supported")
             case _:
-                raise InvalidArgument(f"invalid --security-opt 2: {option!r}")
+                raise InvalidArgument(f'invalid --security-opt {2 if separator else 1}: "{option}"')
     return Confinement(
         capabilities=capabilities,
         seccomp=seccomp,
