@@ -84,8 +84,13 @@ class Collector:
         if is_python(path):
             executable, library = python_paths(path)
             # The library is found from the interpreter's place, so a path that is not itself a link to it is no use.
+            name = os.path.basename(path)
             path = path if os.path.realpath(path) == executable else executable
             self._directory(self.tree.add(library), library=True)
+            self._file(self.tree.add(path), path)
+            # Asked for by way of a version manager's script, it is to be found by that name.
+            self.tree.make_link(os.path.join(os.path.dirname(path), name), os.path.basename(path))
+            return path
         self._file(self.tree.add(path), path)
         return path
 

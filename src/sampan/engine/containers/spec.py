@@ -268,9 +268,10 @@ def _device(path: str, destination: str) -> Device | None:
 
 
 def _host_devices() -> list[Device]:
-    """Every device of the host's, but for terminals and what the container has of its own."""
+    """Every device of the host's, but for terminals, links and what the container has of its own: /dev/stdin leads to
+    a device where this engine reads from one."""
     own = ("/dev/pts/", "/dev/shm/", "/dev/fd/", "/dev/mqueue/", "/dev/console")
-    found = (_device(path, path) for path in _tree("/dev") if not path.startswith(own))
+    found = (_device(path, path) for path in _tree("/dev") if not path.startswith(own) and not os.path.islink(path))
     return [device for device in found if device is not None]
 
 
