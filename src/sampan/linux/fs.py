@@ -50,46 +50,32 @@ def make_directories(root: int, path: str, mode: int = 0o755, *, follow: bool = 
     Links are followed inside the root, one that dangles too: what it names is made. Without `follow` any link is an
     error (ELOOP). A file in a directory's place is one (ENOTDIR).
     """
-    resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | (0 if follow else RESOLVE_NO_SYMLINKS)
-    with contextlib.suppress(FileNotFoundError):
-        return openat2(root, path, os.O_PATH | os.O_DIRECTORY, resolve=resolve)
-    parent, name = _parent(root, path, mode, follow)
-    if not name:
-        return parent
-    try:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(name, mode, dir_fd=parent)
-        return openat2(parent, name, os.O_PATH | os.O_DIRECTORY, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
-    finally:
-        os.close(parent)
+    return open_or_make(root, path, True, mode, follow=follow)[0]
 
 
 def make_file(root: int, path: str, mode: int = 0o644, *, follow: bool = True) -> int:
     """Open `path` inside the root, made empty with its directories where nothing is, as `make_directories` does."""
+    return open_or_make(root, path, False, mode, follow=follow)[0]
+
+
+def open_or_make(root: int, path: str, directory: bool, mode: int, *, follow: bool = True) -> tuple[int, bool]:
+    """`make_directories` or `make_file`, and whether it was made."""
+    flags = os.O_PATH | (os.O_DIRECTORY if directory else 0)
     resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | (0 if follow else RESOLVE_NO_SYMLINKS)
     with contextlib.suppress(FileNotFoundError):
-        return openat2(root, path, os.O_PATH, resolve=resolve)
-    parent, name = _parent(root, path, 0o755, follow)
+        return openat2(root, path, flags, resolve=resolve), False
+    parent, name = _parent(root, path, mode if directory else 0o755, follow)
     if not name:
-        return parent
+        return parent, False
     try:
         with contextlib.suppress(FileExistsError):
-            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode, dir_fd=parent))
-        return openat2(parent, name, os.O_PATH, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+            if directory:
+                os.mkdir(name, mode, dir_fd=parent)
+            else:
+                os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode, dir_fd=parent))
+        return openat2(parent, name, flags, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS), True
     finally:
         os.close(parent)
-
-
-def open_parent(root: int, path: str, mode: int = 0o755) -> tuple[int, str]:
-    """The directory that the last part of `path` is to lie in, made where it is missing, and that part's name: what is
-    there already, a link too, is left alone. Links on the way are followed as `make_directories` does.
-
-    Raises IsADirectoryError where the path has no last part.
-    """
-    way, _, name = path.rstrip("/").rpartition("/")
-    if name in ("", ".", ".."):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    return make_directories(root, way or "/", mode), name
 
 
 def _parts(path: str) -> list[str]:
@@ -130,8 +116,24 @@ class _Place:
 
 
 def _parent(root: int, path: str, mode: int, follow: bool) -> tuple[int, str]:
-    """Walk to where the last part is to be made: its directory, and its name. If nothing is missing after all: what is
-    there, and no name."""
+    """Where the last part is to be made: its directory, and its name. If nothing is missing after all: what is there,
+    and no name."""
+    way, _, name = path.rstrip("/").rpartition("/")
+    if name not in ("", ".", ".."):
+        # Mostly it is the last part only that is missing, and no link that dangles.
+        resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | (0 if follow else RESOLVE_NO_SYMLINKS)
+        with contextlib.suppress(FileNotFoundError):
+            parent = openat2(root, way or "/", os.O_PATH | os.O_DIRECTORY, resolve=resolve)
+            try:
+                os.stat(name, dir_fd=parent, follow_symlinks=False)
+            except FileNotFoundError:
+                return parent, name
+            os.close(parent)
+    return _walk(root, path, mode, follow)
+
+
+def _walk(root: int, path: str, mode: int, follow: bool) -> tuple[int, str]:
+    """The same, part by part, making directories and following links."""
     waiting = _parts(path)[::-1]
     place = _Place(root)
     links = 0

@@ -21,7 +21,6 @@ from sampan.linux.fs import (
     RESOLVE_NO_SYMLINKS,
     make_directories,
     of_descriptor,
-    open_parent,
     openat2,
 )
 from sampan.oci.runtime import Device
@@ -77,9 +76,14 @@ def make(tree: Tree, devices: Sequence[Device]) -> None:
     try:
         with told("create /dev"), closing(make_directories(tree.root, "/dev", follow=False)) as directory:
             _make_links(directory)
-        for device in devices:
-            with told(f"create device {device.path}"):
-                _make(tree, device)
+        with contextlib.ExitStack() as held:
+            way, directory = "", -1
+            for device in devices:
+                with told(f"create device {device.path}"):
+                    above, name = os.path.split(device.path)
+                    if above != way:
+                        way, directory = above, held.enter_context(closing(make_directories(tree.root, above)))
+                    _make(directory, name, device)
     finally:
         os.umask(umask)
 
@@ -97,28 +101,29 @@ def _make_links(directory: int) -> None:
     os.symlink("pts/ptmx", "ptmx", dir_fd=directory)
 
 
-def _make(tree: Tree, device: Device) -> None:
+def _make(directory: int, name: str, device: Device) -> None:
     kind = _KINDS[device.type]
     mode = 0o666 if device.file_mode is None else device.file_mode & 0o7777
     number = 0 if kind == stat.S_IFIFO else os.makedev(device.major, device.minor)
-    directory, name = open_parent(tree.root, device.path)
-    with closing(directory):
-        try:
-            os.mknod(name, kind | mode, number, dir_fd=directory)
-        except FileExistsError:
-            with closing(_named(directory, name)) as node:
-                _compare(node, kind, number)
-            return
-        except PermissionError:
-            if kind == stat.S_IFIFO:
-                raise
-            _bind(directory, name, device, kind, number)
-            return
+    try:
+        os.mknod(name, kind | mode, number, dir_fd=directory)
+    except FileExistsError:
         with closing(_named(directory, name)) as node:
             _compare(node, kind, number)
-            os.chown(of_descriptor(node), device.uid or 0, device.gid or 0)
-            if mode & (stat.S_ISUID | stat.S_ISGID):  # They went with the change of owner.
-                os.chmod(of_descriptor(node), mode)
+        return
+    except PermissionError:
+        if kind == stat.S_IFIFO:
+            raise
+        _bind(directory, name, device, kind, number)
+        return
+    owner = (device.uid or 0, device.gid or 0)
+    if owner == (0, 0) and not os.fstat(directory).st_mode & stat.S_ISGID:
+        return  # It is root's already.
+    with closing(_named(directory, name)) as node:
+        _compare(node, kind, number)
+        os.chown(of_descriptor(node), *owner)
+        if mode & (stat.S_ISUID | stat.S_ISGID):  # They went with the change of owner.
+            os.chmod(of_descriptor(node), mode)
 
 
 def _named(directory: int, name: str) -> int:

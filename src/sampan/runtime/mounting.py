@@ -8,21 +8,18 @@ two thirds of fsopen(2) and its siblings.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from sampan.errors import InvalidArgument, Unsupported
 from sampan.linux import mount as m
 from sampan.linux.cgroup import Cgroup, hierarchies
 from sampan.linux.fs import (
     is_procfs,
-    make_directories,
-    make_file,
     of_descriptor,
-    open_in_root,
+    open_or_make,
 )
 from sampan.runtime.copyup import copy_up
 from sampan.runtime.mounts import Change, MountStep, bind_change, new_attributes, options, pieces
@@ -45,8 +42,8 @@ _IN_PROC = {
 net/dev too, but that lies in each process's own directory, where it refuses it as we do."""
 
 
-def mount_all(tree: Tree, steps: Iterable[MountStep], own_cgroups: bool, group: Cgroup) -> None:
-    """`own_cgroups`: the container has a cgroup namespace. `group`: its cgroup."""
+def mount_all(tree: Tree, steps: Iterable[MountStep], own_cgroups: bool, group: Callable[[], Cgroup]) -> None:
+    """`own_cgroups`: the container has a cgroup namespace. `group`: its cgroup, for those who ask."""
     for step in steps:
         with _mounting(step):
             if step.remount:
@@ -54,12 +51,12 @@ def mount_all(tree: Tree, steps: Iterable[MountStep], own_cgroups: bool, group: 
             elif step.bind:
                 _bind(tree, step)
             elif step.kind == "cgroup":
-                _mount_cgroups(tree, step, own_cgroups, group)
+                _mount_cgroups(tree, step, own_cgroups, group())
             else:
                 _mount(tree, step)
 
 
-def _mounting(step: MountStep) -> contextlib.AbstractContextManager[None]:
+def _mounting(step: MountStep) -> told:
     return told(f'error mounting "{step.source}" to rootfs at "{step.destination}"')
 
 
@@ -69,15 +66,17 @@ def open_source(step: MountStep) -> int:
         return m.open_tree(step.source, recursive=bool(step.flags & m.MS_REC))
 
 
-def _place(tree: Tree, step: MountStep, directory: bool) -> int:
-    """The destination, made if it is missing. As O_PATH: nothing is opened, only named.
+def _place(tree: Tree, step: MountStep, directory: bool = True) -> tuple[int, bool]:
+    """The destination, and whether it had to be made. As O_PATH: nothing is opened, only named.
 
     /proc, /sys and /dev, and wherever else the kernel's own trees are mounted, may not be or lie behind links: what is
     written there later would be written elsewhere (CVE-2019-19921).
     """
     plain = step.kind in ("proc", "sysfs") or step.place in _PLAIN
     try:
-        place = (make_directories if directory else make_file)(tree.root, step.destination, follow=not plain)
+        place, made = open_or_make(
+            tree.root, step.destination, directory, 0o755 if directory else 0o644, follow=not plain
+        )
     except OSError as error:
         if plain and error.errno == errno.ELOOP:
             raise OSError(errno.ELOOP, f'filesystem "{step.kind}" must be mounted on ordinary directory') from error
@@ -87,7 +86,7 @@ def _place(tree: Tree, step: MountStep, directory: bool) -> int:
     except BaseException:
         os.close(place)
         raise
-    return place
+    return place, made
 
 
 def _check_place(step: MountStep, path: str) -> None:
@@ -112,7 +111,7 @@ def _bind(tree: Tree, step: MountStep) -> None:
             m.mount_setattr(source, attributes=step.recursive, cleared=step.recursive_cleared, recursive=True)
         found = os.fstat(source)
         directory = stat.S_ISDIR(found.st_mode)
-        with closing(_place(tree, step, directory)) as place:
+        with closing(_place(tree, step, directory)[0]) as place:
             if stat.S_ISDIR(os.fstat(place).st_mode) != directory:
                 raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             if tree.inside(place) == "/proc" and not (is_procfs(source) and found.st_ino == _PROC_ROOT):
@@ -142,7 +141,7 @@ def _propagate(mount: int, kinds: Iterable[int]) -> None:
 
 def _remount(tree: Tree, step: MountStep) -> None:
     """Change the mount, and unless it is a bind mount the file system, that is there."""
-    with closing(_place(tree, step, True)) as place:
+    with closing(_place(tree, step)[0]) as place:
         flags = step.flags
         if step.bind:
             _change(place, bind_change(step))
@@ -158,13 +157,15 @@ def _remount(tree: Tree, step: MountStep) -> None:
 
 
 def _mount(tree: Tree, step: MountStep) -> None:
-    own = _options_for(tree, step)
     late = _read_only_late(step)
-    stepwise = bool(
-        step.propagation or step.recursive or step.recursive_cleared or step.copy_up or late
-        or len(",".join(own)) > m.LONGEST_OPTIONS
-    )  # fmt: skip
-    with closing(_place(tree, step, True)) as place:
+    place, made = _place(tree, step)
+    with closing(place):
+        covers = step.kind == "tmpfs" and not made
+        own = _options_for(step, tree.label, os.fstat(place).st_mode if covers else None)
+        stepwise = bool(
+            step.propagation or step.recursive or step.recursive_cleared or step.copy_up or late
+            or len(",".join(own)) > m.LONGEST_OPTIONS
+        )  # fmt: skip
         if not stepwise:
             try:
                 m.mount(step.source or step.kind, of_descriptor(place), step.kind, step.flags, ",".join(own))
@@ -197,14 +198,13 @@ def _read_only_late(step: MountStep) -> bool:
     return bool(step.flags & m.MS_RDONLY) and (step.kind == "tmpfs" or step.place == "/dev")
 
 
-def _options_for(tree: Tree, step: MountStep) -> tuple[str, ...]:
-    """Its own options, a tmpfs with the mode of the directory that it covers, and the security context."""
+def _options_for(step: MountStep, label: str, mode: int | None) -> tuple[str, ...]:
+    """Its own options, for a tmpfs the mode of the directory that it covers, and the security context."""
     own = step.own
-    if step.kind == "tmpfs":
-        with contextlib.suppress(FileNotFoundError), closing(open_in_root(tree.root, step.destination)) as below:
-            own = (f"mode={stat.S_IMODE(os.fstat(below).st_mode):04o}", *own)
-    if tree.label and step.kind not in _UNLABELLED:
-        own = (*own, f'context="{tree.label}"')
+    if mode is not None:
+        own = (f"mode={stat.S_IMODE(mode):04o}", *own)
+    if label and step.kind not in _UNLABELLED:
+        own = (*own, f'context="{label}"')
     return own
 
 
@@ -214,7 +214,7 @@ def _options_for(tree: Tree, step: MountStep) -> tuple[str, ...]:
 def _mount_cgroups(tree: Tree, step: MountStep, own: bool, group: Cgroup) -> None:
     """The cgroup file system as the container's own group is its root: v2 in one mount, v1 as a directory of trees."""
     trees = hierarchies()
-    with closing(_place(tree, step, True)) as place:
+    with closing(_place(tree, step)[0]) as place:
         if trees.unified:
             if own:
                 m.mount("cgroup", of_descriptor(place), "cgroup2", step.flags, ",".join(step.own))

@@ -78,10 +78,12 @@ class IDMap(msgspec.Struct, frozen=True):
 
 class MountStep(msgspec.Struct, frozen=True):
     """One mount. `flags` and `cleared` are mount(2)'s, `recursive` and `recursive_cleared` MOUNT_ATTR_*, `own` are the
-    file system's own options, `propagation` is set one after the other. A bind mount's source is absolute."""
+    file system's own options, `propagation` is set one after the other. A bind mount's source is absolute. `place`: the
+    destination by its letters; links may lead it elsewhere."""
 
     source: str
     destination: str
+    place: str
     kind: str
     flags: int = 0
     cleared: int = 0
@@ -99,11 +101,6 @@ class MountStep(msgspec.Struct, frozen=True):
     @property
     def remount(self) -> bool:
         return bool(self.flags & m.MS_REMOUNT)
-
-    @property
-    def place(self) -> str:
-        """The destination by its letters: links may lead it elsewhere."""
-        return os.path.normpath("/" + self.destination.lstrip("/"))
 
 
 class _Sorted:
@@ -152,6 +149,7 @@ def mount_step(mount: Mount, bundle: str, user_namespace: bool = False) -> Mount
     step = MountStep(
         source=os.path.join(bundle, mount.source) if bind else mount.source,
         destination=mount.destination,
+        place=os.path.normpath("/" + mount.destination.lstrip("/")),
         kind="bind" if bind else mount.type,
         flags=options.flags,
         cleared=options.cleared,

@@ -65,7 +65,7 @@ def build(plan: Plan, mapped: Sequence[int] = ()) -> Tree:
         identity.become_root()
     tree.sources.update(opened)
     _add_mapped(tree, plan, mapped)
-    mount_all(tree, plan.mounts, plan.new_cgroup_namespace, Cgroup(plan.cgroup, plan.cgroup_places))
+    mount_all(tree, plan.mounts, plan.new_cgroup_namespace, lambda: Cgroup(plan.cgroup, plan.cgroup_places))
     if not any(step.bind and step.place == "/dev" for step in (*plan.mounts, *plan.cgroup_mounts)):
         # Somebody's own directory, such as the host's, stays as it is.
         devices.make(tree, plan.devices)
@@ -75,7 +75,7 @@ def build(plan: Plan, mapped: Sequence[int] = ()) -> Tree:
 def finish(tree: Tree, plan: Plan, mapped: Sequence[int] = ()) -> None:
     """Mount the rest: this process is in its cgroup now."""
     _add_mapped(tree, plan, mapped)
-    mount_all(tree, plan.cgroup_mounts, plan.new_cgroup_namespace, Cgroup(plan.cgroup, plan.cgroup_places))
+    mount_all(tree, plan.cgroup_mounts, plan.new_cgroup_namespace, lambda: Cgroup(plan.cgroup, plan.cgroup_places))
     with told(f"create the working directory {plan.process.cwd}"):
         os.close(make_directories(tree.root, plan.process.cwd))
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-from collections.abc import Iterator
 
 import msgspec
 
@@ -47,21 +45,34 @@ class Tree(msgspec.Struct):
         return "/" + path.removeprefix(prefix)
 
 
-@contextlib.contextmanager
-def told(what: str) -> Iterator[None]:
+class told:  # noqa: N801 - a context, as contextlib's are named
     """An OSError as an error that says what was being done."""
-    try:
-        yield
-    except OSError as error:
-        words = error.strerror or str(error)
-        kind = InvalidArgument if error.errno in _ASKED_WRONGLY else Internal
-        raise kind(f"{what}: {words[:1].lower()}{words[1:]}") from error
+
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, OSError):
+            words = error.strerror or str(error)
+            raised = InvalidArgument if error.errno in _ASKED_WRONGLY else Internal
+            raise raised(f"{self._what}: {words[:1].lower()}{words[1:]}") from error
 
 
-@contextlib.contextmanager
-def closing(descriptor: int) -> Iterator[int]:
+class closing:  # noqa: N801 - as contextlib's, for descriptors
     """Closes it at the end."""
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __enter__(self) -> int:
+        return self._descriptor
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)

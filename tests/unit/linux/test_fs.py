@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sampan.linux.fs import make_directories, make_file, open_parent
+from sampan.linux.fs import make_directories, make_file
 
 
 @pytest.fixture
@@ -105,15 +105,3 @@ def test_a_file_in_the_way(root: pathlib.Path, descriptor: int) -> None:
     with pytest.raises(NotADirectoryError):
         make_directories(descriptor, "/file")
     assert _where(make_file(descriptor, "/file")) == f"{root}/file"
-
-
-def test_the_parent_of_what_may_be_a_link(root: pathlib.Path, descriptor: int) -> None:
-    (root / "dir").mkdir()
-    (root / "dir/link").symlink_to("/elsewhere")
-    opened, name = open_parent(descriptor, "/dir/link")
-    assert (_where(opened), name) == (f"{root}/dir", "link")
-    opened, name = open_parent(descriptor, "node")
-    assert (_where(opened), name) == (str(root), "node")
-    for path in ("/", "/dir/..", "."):
-        with pytest.raises(IsADirectoryError):
-            open_parent(descriptor, path)
