@@ -147,7 +147,7 @@ class Engine:
         found = [line.split()[4] for line in found if str(self._directory) in line]
         found += os.listdir(self.paths.shims)
         found += [entry for entry in os.listdir(self.paths.runtime) if not entry.startswith(".")]
-        found += map(str, pathlib.Path(f"{self.paths.exec_root}/runtimes").glob("*/*"))
+        found += map(str, pathlib.Path(f"{self.paths.exec_root}/runtimes").glob("*/[!.]*"))
         return found
 
 

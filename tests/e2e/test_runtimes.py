@@ -15,6 +15,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import sys
 import tempfile
 import termios
 import time
@@ -50,6 +51,7 @@ def engine() -> Iterator[Engine]:
     settings = directory / "daemon.json"
     runtimes = {
         "runc": {"path": "runc"}, "crun": {"path": str(crun)},
+        "command": {"path": f"{os.path.dirname(sys.executable)}/sampan-runtime"},
         "broken": {"path": str(broken), "runtimeArgs": ["--quietly"]}, "gone": {"path": "/nowhere/runtime"},
     }  # fmt: skip
     settings.write_text(json.dumps({"runtimes": runtimes}))
@@ -66,8 +68,9 @@ def engine() -> Iterator[Engine]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-@pytest.fixture(params=["sampan", "runc", "crun"])
+@pytest.fixture(params=["sampan", "command", "runc", "crun"])
 def runtime(request: pytest.FixtureRequest) -> str:
+    """Ours in process, ours by its command, and others."""
     name: str = request.param
     return name
 
@@ -371,7 +374,7 @@ def test_info_names_them(engine: Engine) -> None:
     assert info["Runtimes"]["sampan"] == info["Runtimes"]["io.containerd.runc.v2"] == {"path": "sampan-runtime"}
     assert info["DefaultRuntime"] == "sampan"
     assert "Default Runtime: sampan" in engine.docker("info").stdout
-    assert "Runtimes: broken crun gone" in engine.sampan("info").stdout
+    assert "Runtimes: broken command crun gone" in engine.sampan("info").stdout
 
 
 def test_another_default(engine: Engine) -> None:
