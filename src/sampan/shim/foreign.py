@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _PATIENCE = 120.0
 """Seconds that a command has: `create` may pull up a virtual machine, and runs the hooks."""
+_TERMINAL_PATIENCE = 5.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LONGEST = 4096
 
@@ -82,7 +83,7 @@ class Command:
                 os.unlink(self._log)
             status = self._ended([*self._words, *words, self.id, *([last] if last else [])], given)
             if status:
-                text = self._logged() or _last_line(given[2]) or f"exit status {status}, and no word in its log"
+                text = self._logged() or _last_line(given[2]) or _silent(status)
                 raise failure(text)
             return os.pread(files[1], os.fstat(files[1]).st_size, 0)
 
@@ -116,6 +117,11 @@ class Command:
                     record = _records.decode(line)
                     message = record.msg if record.level in ("error", "fatal") else message
         return message
+
+
+def _silent(status: int) -> str:
+    how = f"exit status {status}" if status > 0 else f"killed by signal {-status}"
+    return f"the runtime failed without a word: {how}"
 
 
 def _spawn(words: list[str], files: list[int]) -> int:
@@ -337,7 +343,7 @@ def _unlink(path: str) -> None:
 
 def _received(listener: socket.socket) -> int:
     """The terminal that the runtime has sent: it was sent before the command ended."""
-    listener.settimeout(5.0)
+    listener.settimeout(_TERMINAL_PATIENCE)
     found: list[int] = []
     try:
         connection, _ = listener.accept()
