@@ -108,6 +108,19 @@ def test_what_the_command_is_told(lab: Lab) -> None:
     assert sorted(os.listdir(at)) == ["bundle", "process", "root", "runtime", "words"]
 
 
+@pytest.mark.usefixtures("subreaper")
+def test_the_command_ignores_no_signal(lab: Lab) -> None:
+    ignored = "grep -q '^SigIgn:.0000000000000000$' /proc/self/status && echo '[]'"
+    previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        container = lab.create(create=_BEAR, ps=ignored)
+        assert container.pids() == []
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    os.kill(container.pid, signal.SIGKILL)
+    os.waitpid(container.pid, 0)
+
+
 @pytest.mark.parametrize(
     ("line", "kind", "message"),
     [
