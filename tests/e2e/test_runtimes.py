@@ -48,11 +48,15 @@ def engine() -> Iterator[Engine]:
     broken = directory / "broken"
     broken.write_text('#!/bin/sh\necho "no such machine $1" >&2\nexit 1\n')
     broken.chmod(0o755)
+    slow = directory / "slow"
+    slow.write_text('#!/bin/sh\ncase $* in *\' create \'*) runc "$@"; exec sleep 30;; esac\nexec runc "$@"\n')
+    slow.chmod(0o755)
     settings = directory / "daemon.json"
     runtimes = {
         "runc": {"path": "runc"}, "crun": {"path": str(crun)},
         "command": {"path": f"{os.path.dirname(sys.executable)}/sampan-runtime"},
         "broken": {"path": str(broken), "runtimeArgs": ["--quietly"]}, "gone": {"path": "/nowhere/runtime"},
+        "slow": {"path": str(slow)},
     }  # fmt: skip
     settings.write_text(json.dumps({"runtimes": runtimes}))
     running = Engine(directory, "--config-file", str(settings), address="172.31.252.1/24")
@@ -341,17 +345,18 @@ def _command_lines() -> list[list[str]]:
 def test_the_engine_is_killed_and_adopts_what_lives(engine: Engine, runtime: str) -> None:
     docker = engine.docker
     run = ("run", "-d", "--runtime", runtime)
-    count = "i=0; while [ $i -lt 200 ]; do echo $i; i=$((i+1)); sleep 0.01; done; exit 6"
-    docker(*run, "--name", "counts", "box", "sh", "-c", count, check=True)
+    count = "i=0; while [ $i -lt 300 ]; do echo $i; i=$((i+1)); sleep 0.01; done; exit 6"
     docker(*run, "--name", "stays", "box", "sleep", "600", check=True)
     docker(*run, "--name", "ends", "box", "sh", "-c", "sleep 0.7; exit 9", check=True)
     docker(*run, "--name", "again", "--restart", "always", "box", "sh", "-c", "sleep 0.3", check=True)
+    docker(*run, "--name", "counts", "box", "sh", "-c", count, check=True)
     docker(*run, "--rm", "--name", "self", "box", "sleep", "0.5", check=True)
     attached = subprocess.Popen(
         ["docker", "attach", "--no-stdin", "counts"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         env=engine.environment,
     )  # fmt: skip
-    time.sleep(0.3)
+    assert attached.stdout is not None
+    first = int(attached.stdout.readline())
     engine.stop(signal.SIGKILL)
     time.sleep(1.5)
     engine.start()
@@ -361,9 +366,9 @@ def test_the_engine_is_killed_and_adopts_what_lives(engine: Engine, runtime: str
     docker("pause", "stays", check=True)
     docker("unpause", "stays", check=True)
     assert docker("wait", "counts").stdout == "6\n"
-    assert docker("logs", "counts").stdout == "".join(f"{number}\n" for number in range(200))
+    assert docker("logs", "counts").stdout == "".join(f"{number}\n" for number in range(300))
     seen = [int(line) for line in attached.communicate(timeout=20)[0].split()]
-    assert seen == list(range(seen[0], 200))
+    assert [first, *seen] == list(range(first, 300))
     _until(lambda: "self" not in docker("ps", "-a").stdout, "the removal of what removes itself")
     docker("rm", "-f", "counts", "stays", "ends", "again", check=True)
 
@@ -386,6 +391,41 @@ def test_a_killed_shim_takes_its_container_along(engine: Engine, runtime: str) -
     docker("rm", "-f", "victim", check=True)
 
 
+def test_a_start_right_after_an_end_finds_everything_free(engine: Engine, runtime: str) -> None:
+    engine.docker("run", "-d", "--name", "soon", "--runtime", runtime, "box", "sleep", "600", check=True)
+    for _ in range(3):
+        engine.client.call("POST", "/containers/soon/kill")
+        while engine.client.call("GET", "/containers/soon/json")["State"]["Running"]:
+            time.sleep(0.001)
+        engine.client.call("POST", "/containers/soon/start")
+        time.sleep(0.3)
+        assert engine.docker("exec", "soon", "echo", "alive").stdout == "alive\n"
+    engine.docker("rm", "-f", "soon", check=True)
+
+
+def test_a_shim_that_is_killed_in_the_middle_of_a_start_leaves_nothing(engine: Engine) -> None:
+    """The runtime has made the container by then, and the shim does not know of it."""
+    starting = subprocess.Popen(
+        ["docker", "run", "--name", "half", "--runtime", "slow", "box", "sleep", "600"], env=engine.environment,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    state = pathlib.Path(f"{engine.paths.exec_root}/runtimes/slow")
+    _until(lambda: any(state.glob("*/state.json")), "the half-made container")
+    container_id = os.listdir(state)[0]
+    _until(lambda: ["sleep", "30"] in _command_lines(), "the runtime's dawdling")
+    for path in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (path / "cmdline").read_bytes().startswith(b"sleep\x0030\x00"):
+                parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+                os.kill(parent, signal.SIGKILL)
+    _, told = starting.communicate(timeout=20)
+    assert starting.returncode == 125
+    assert b"the shim has gone" in told
+    assert engine.left_over() == []
+    assert _groups(container_id) == []
+    engine.docker("rm", "half", check=True)
+
+
 def test_info_names_them(engine: Engine) -> None:
     info = engine.client.call("GET", "/info")
     assert info["Runtimes"]["runc"] == {"path": "runc"}
@@ -393,7 +433,7 @@ def test_info_names_them(engine: Engine) -> None:
     assert info["Runtimes"]["sampan"] == info["Runtimes"]["io.containerd.runc.v2"] == {"path": "sampan-runtime"}
     assert info["DefaultRuntime"] == "sampan"
     assert "Default Runtime: sampan" in engine.docker("info").stdout
-    assert "Runtimes: broken command crun gone" in engine.sampan("info").stdout
+    assert "Runtimes: broken command crun gone io.containerd.runc.v2 runc sampan slow\n" in engine.sampan("info").stdout
 
 
 def test_another_default(engine: Engine) -> None:

@@ -40,15 +40,18 @@ case $verb in
 %s
 esac
 """
-_BEAR = 'sleep 600 >/dev/null 2>&1 & printf %s $! > "$pids"'
+_BEAR = 'sleep 60 >/dev/null 2>&1 & printf %s $! > "$pids"'
 
 
 @pytest.fixture
 def subreaper() -> Iterator[None]:
-    """The test in the shim's place."""
+    """The test in the shim's place. What it leaves is ended."""
     process.become_subreaper()
     yield
     process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)
+    for pid in map(int, pathlib.Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 class Lab:
@@ -117,8 +120,6 @@ def test_the_command_ignores_no_signal(lab: Lab) -> None:
         assert container.pids() == []
     finally:
         signal.signal(signal.SIGTERM, previous)
-    os.kill(container.pid, signal.SIGKILL)
-    os.waitpid(container.pid, 0)
 
 
 @pytest.mark.parametrize(
@@ -176,8 +177,6 @@ def test_who_is_gone_is_not_found(lab: Lab) -> None:
     container = lab.create(create=_BEAR, kill="echo 'container not running' >&2; exit 1")
     with pytest.raises(NotFound):
         container.kill(signal.SIGTERM)
-    os.kill(container.pid, signal.SIGKILL)
-    os.waitpid(container.pid, 0)
 
 
 def test_a_program_that_is_not_there(lab: Lab) -> None:

@@ -38,10 +38,12 @@ class Container:
         self.restarting = False
         self.removing = False
         self.dead = False
-        self.ending = False
-        """Its process has ended, and what the run took is being given back: those who wait are not told yet."""
         self.released = False
         """Nothing of an earlier run is left: no mount, address or cgroup. Not known of one that was there before us."""
+        self.given_back = asyncio.Event()
+        """Not set while what an ended run took is being given back: those who wait are not told yet, and the next run
+        would lose its own."""
+        self.given_back.set()
         self.pending: list[tuple[int, Attachment]] = []
         """Connections that were attached before the start."""
         self._save = save

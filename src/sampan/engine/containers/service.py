@@ -39,6 +39,7 @@ from sampan.errors import (
     NotFound,
     NotModified,
     SampanError,
+    Unavailable,
 )
 from sampan.linux.cgroup import hierarchies
 from sampan.oci.reference import parse_reference
@@ -235,6 +236,7 @@ class Containers:
             raise Conflict("cannot start a paused container, try unpause instead")
         if container.running:
             raise NotModified(f"container {container.id} is running")
+        await container.given_back.wait()
         early: list[msg.Event] = []
         container.released = False
 
@@ -248,6 +250,8 @@ class Containers:
         try:
             task = await starting.start(self._engine, container, on_event, lambda: self._lost(container))
         except SampanError as error:
+            if isinstance(error, Unavailable):  # The shim was killed, and what it had made by then is there still.
+                await remove_remains(self._engine, container)
             self._not_started(container, error)
             raise
         container.task = task
@@ -319,15 +323,25 @@ class Containers:
             container.tell_ended(End(exited.exit_status))
             return
         container.restarting = False
-        container.ending = True
         task, container.task = container.task, None
         self._engine.execs.container_ended(container)
+        container.given_back.clear()
         self.in_background(self._clean_up(container, task, End(exited.exit_status)))
 
     async def _clean_up(self, container: Container, task: Task | None, end: End) -> None:
         """Give back what a run took. Those who wait are told when it is done: what comes next finds it free."""
-        ending = asyncio.ensure_future(task.shutdown()) if task is not None else None
         auto_remove = container.record.host_config.auto_remove
+        try:
+            await self._give_back(container, task, auto_remove)
+        finally:
+            container.given_back.set()
+        container.released = True
+        container.tell_ended(end)
+        if auto_remove:
+            await self._remove_ended(container)
+
+    async def _give_back(self, container: Container, task: Task | None, auto_remove: bool) -> None:
+        ending = asyncio.ensure_future(task.shutdown()) if task is not None else None
         await self._free_network(container)
         announce.given_back(self._engine, container.record)
         if not auto_remove:  # Else it is unmounted where it is removed.
@@ -336,11 +350,6 @@ class Containers:
             with contextlib.suppress(SampanError):
                 await ending
         await remove_remains(self._engine, container)
-        container.released = True
-        container.ending = False
-        container.tell_ended(end)
-        if auto_remove:
-            await self._remove_ended(container)
 
     async def release(self, container: Container) -> None:
         """All that a run took and that is over. Idempotent."""

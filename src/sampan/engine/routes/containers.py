@@ -189,7 +189,7 @@ class ContainerRoutes:
             raise InvalidArgument(f'invalid condition: "{condition}"')
         if condition == "removed":
             waiting = container.removal()
-        elif condition == "next-exit" or container.running or container.ending:
+        elif condition == "next-exit" or container.running or not container.given_back.is_set():
             waiting = container.next_end()
         else:
             waiting = _now(End(container.record.state.exit_code))
