@@ -1,15 +1,17 @@
-"""What a run leaves behind when its shim was killed: the shim removes it itself otherwise."""
+"""What a run has taken, given back at its end; and what it leaves behind when its shim was killed."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
 from typing import TYPE_CHECKING
 
+from sampan.core.tasks import Task
 from sampan.engine import runtimes
 from sampan.engine.blocking import run_blocking
-from sampan.engine.containers import starting
+from sampan.engine.containers import announce, starting
 from sampan.engine.containers.container import Container
 from sampan.errors import SampanError
 from sampan.linux.cgroup import Cgroup
@@ -19,8 +21,40 @@ if TYPE_CHECKING:
     from sampan.engine.services import Engine
 
 
+async def give_back(engine: Engine, container: Container, task: Task | None, *, unmount: bool) -> None:
+    """After the end of the process. `task`: the shim, which is told to end. `unmount`: what is removed with the
+    container is unmounted there."""
+    ending = asyncio.ensure_future(task.shutdown()) if task is not None else None
+    await _free_network(engine, container)
+    announce.given_back(engine, container.record)
+    if unmount:
+        await _unmount(engine, container)
+    if ending is not None:
+        with contextlib.suppress(SampanError):
+            await ending
+    await remove_remains(engine, container)
+
+
+async def release(engine: Engine, container: Container) -> None:
+    """All that a run took and that is over. Idempotent."""
+    await _free_network(engine, container)
+    await _unmount(engine, container)
+    await remove_remains(engine, container)
+
+
+async def _free_network(engine: Engine, container: Container) -> None:
+    with contextlib.suppress(SampanError, OSError):
+        await engine.sandboxes.release(container.id)
+
+
+async def _unmount(engine: Engine, container: Container) -> None:
+    with contextlib.suppress(SampanError, OSError):
+        await run_blocking(engine.core.snapshots.unmount, container.id)
+
+
 async def remove_remains(engine: Engine, container: Container) -> None:
-    """Remove the shim's directory, the runtime's state and the cgroup, and end the processes in it. Idempotent."""
+    """Remove the shim's directory, the runtime's state and the cgroup, and end the processes in it: the shim does so
+    itself unless it was killed. Idempotent."""
     paths = engine.core.paths
     runtime = container.record.host_config.runtime
     state = f"{paths.foreign_runtime(runtime)}/{container.id}"

@@ -19,7 +19,7 @@ import msgspec
 from sampan.api.containers import ContainerConfig, CreateRequest, HostConfig, UpdateRequest
 from sampan.core.tasks import Task
 from sampan.engine.blocking import run_blocking
-from sampan.engine.containers import accept, announce, defaults, limits, starting
+from sampan.engine.containers import accept, defaults, limits, starting
 from sampan.engine.containers.adoption import adopt
 from sampan.engine.containers.container import Container, End
 from sampan.engine.containers.copyup import fill_volumes
@@ -27,7 +27,7 @@ from sampan.engine.containers.mounts import wanted_mounts, with_volumes
 from sampan.engine.containers.names import random_name
 from sampan.engine.containers.networking import wanted_endpoint
 from sampan.engine.containers.record import MountPoint, Record, Records
-from sampan.engine.containers.remains import remove_remains
+from sampan.engine.containers.remains import give_back, release, remove_remains
 from sampan.engine.containers.signals import parse_signal
 from sampan.engine.containers.spec import resources
 from sampan.errors import (
@@ -332,38 +332,13 @@ class Containers:
         """Give back what a run took. Those who wait are told when it is done: what comes next finds it free."""
         auto_remove = container.record.host_config.auto_remove
         try:
-            await self._give_back(container, task, auto_remove)
+            await give_back(self._engine, container, task, unmount=not auto_remove)
         finally:
             container.given_back.set()
         container.released = True
         container.tell_ended(end)
         if auto_remove:
             await self._remove_ended(container)
-
-    async def _give_back(self, container: Container, task: Task | None, auto_remove: bool) -> None:
-        ending = asyncio.ensure_future(task.shutdown()) if task is not None else None
-        await self._free_network(container)
-        announce.given_back(self._engine, container.record)
-        if not auto_remove:  # Else it is unmounted where it is removed.
-            await self._unmount(container)
-        if ending is not None:
-            with contextlib.suppress(SampanError):
-                await ending
-        await remove_remains(self._engine, container)
-
-    async def release(self, container: Container) -> None:
-        """All that a run took and that is over. Idempotent."""
-        await self._free_network(container)
-        await self._unmount(container)
-        await remove_remains(self._engine, container)
-
-    async def _free_network(self, container: Container) -> None:
-        with contextlib.suppress(SampanError, OSError):
-            await self._engine.sandboxes.release(container.id)
-
-    async def _unmount(self, container: Container) -> None:
-        with contextlib.suppress(SampanError, OSError):
-            await run_blocking(self._engine.core.snapshots.unmount, container.id)
 
     async def _remove_ended(self, container: Container) -> None:
         with contextlib.suppress(SampanError):
@@ -525,7 +500,7 @@ class Containers:
                 if container.task is not None:
                     await self._stop(container, 0, "SIGKILL")
                 if not container.released:
-                    await self.release(container)
+                    await release(self._engine, container)
                 await run_blocking(self._remove_files, container, volumes)
             finally:
                 container.removing = False
