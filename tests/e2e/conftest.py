@@ -21,7 +21,10 @@ from sampan.client.client import Client, parse_host
 from sampan.core.paths import Paths
 from sampan.errors import SampanError
 
-_NAMES = "sh ls cat echo true false sleep id hostname mount ps touch env pwd mkdir mknod stat nc kill head tty grep rm"
+_NAMES = (
+    "sh ls cat echo true false sleep id hostname mount ps touch env pwd mkdir mknod stat nc kill head tty grep rm"
+    " dd ip readlink stty unshare wc"
+)
 APPLETS = tuple(_NAMES.split())
 
 

@@ -66,6 +66,9 @@ def _command(options: Words, name: str, rest: list[str]) -> int:
     command = COMMANDS.get(name)
     if command is None:
         raise InvalidArgument(f"no such command: {name}")
+    if name in ("checkpoint", "restore"):
+        # Whatever is asked of them, --help too: by its status podman tells whether a runtime has them.
+        raise Unsupported(f"{name} is not supported")
     if {"--help", "-h"} & set(rest[: 1 if command.whole else None]):
         print(usage(name))
         return 0
@@ -90,8 +93,6 @@ def _carry_out(name: str, root: str, options: Words, given: Words) -> int:
     match name:
         case "create" | "run" | "exec":
             return _launch(name, root, options, given)
-        case "checkpoint" | "restore":
-            raise Unsupported(f"{name} is not supported")
         case "state" | "list" | "ps" | "events" | "spec" | "features":
             from sampan.runtime import report
 

@@ -148,9 +148,11 @@ def become_root() -> None:
 
 
 def set_groups(groups: tuple[int, ...]) -> None:
-    """setgroups(2), which a namespace that an unprivileged user made by itself forbids. Then none can be added."""
+    """setgroups(2), each once: engines name a group twice that is the user's and asked for.
+
+    A namespace that an unprivileged user made by itself forbids it. Then none can be added."""
     try:
-        os.setgroups(groups)
+        os.setgroups(tuple(dict.fromkeys(groups)))
     except PermissionError:
         if groups:
             raise InvalidArgument("process.user.additionalGids: this user namespace allows no setgroups") from None
