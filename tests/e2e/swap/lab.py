@@ -16,6 +16,7 @@ import pathlib
 import pty
 import re
 import select
+import shlex
 import shutil
 import signal
 import subprocess
@@ -67,8 +68,8 @@ class Lab:
         }  # fmt: skip
         (directory / "tmp").mkdir()
         self.runtimes = {
-            "runc": Runtime("runc", shutil.which("runc", path=_PATH) or "runc"),
-            "sampan-runtime": Runtime("sampan-runtime", _own(directory)),
+            "runc": Runtime("runc", _recorded(directory, shutil.which("runc", path=_PATH) or "runc")),
+            "sampan-runtime": Runtime("sampan-runtime", _recorded(directory, _own(directory))),
         }
         self._roots = [pathlib.Path("/run/runc"), pathlib.Path("/run/sampan-runtime")]
         self._daemons: list[subprocess.Popen[bytes]] = []
@@ -275,7 +276,7 @@ def assert_same(expected: list[str], seen: list[str]) -> None:
 
 def _below(top: pathlib.Path) -> list[pathlib.Path]:
     """All groups below, parents before their children."""
-    return sorted(each for each in top.glob("**/*") if each.is_dir())
+    return sorted(pathlib.Path(at, name) for at, names, _ in os.walk(top) for name in names)
 
 
 def _own(directory: pathlib.Path) -> str:
@@ -285,6 +286,19 @@ def _own(directory: pathlib.Path) -> str:
         return str(installed)
     script = directory / "sampan-runtime"
     script.write_text(f"#!{sys.executable}\nimport sys\nfrom sampan.runtime.cli import main\nsys.exit(main())\n")
+    script.chmod(0o755)
+    return str(script)
+
+
+def _recorded(directory: pathlib.Path, runtime: str) -> str:
+    """The runtime, behind the recorder if that is asked for."""
+    file = os.environ.get("SAMPAN_RECORD")
+    if file is None:
+        return runtime
+    script = directory / "recorded" / os.path.basename(runtime)
+    script.parent.mkdir(exist_ok=True)
+    words = [sys.executable, "-IS", str(pathlib.Path(__file__).with_name("recorder.py")), file, runtime]
+    script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
     script.chmod(0o755)
     return str(script)
 
