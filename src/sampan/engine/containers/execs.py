@@ -118,6 +118,7 @@ class Execs:
         except BaseException:
             for descriptor in descriptors:
                 os.close(descriptor)
+            found.exit_code = 126
             found.ended.set()
             raise
         window = msg.WindowSize(width=size[1], height=size[0]) if size and any(size) else None
