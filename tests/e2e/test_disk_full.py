@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ def small() -> Iterator[Engine]:
             assert running.left_over() == []
         finally:
             (data / "ballast").unlink(missing_ok=True)
+            for container in running.client.call("GET", "/containers/json", all=True):
+                running.client.call("DELETE", f"/containers/{container['Id']}", force=True, v=True)
             running.stop()
             take_down(running.paths)
     finally:
@@ -44,7 +47,7 @@ def small() -> Iterator[Engine]:
 def fill(engine: Engine) -> pathlib.Path:
     """Take all the room there is."""
     path = pathlib.Path(engine.paths.data_root) / "ballast"
-    with path.open("wb", buffering=0) as file:
+    with path.open("ab", buffering=0) as file:
         try:
             while True:
                 file.write(b"\1" * 65536)
@@ -109,3 +112,37 @@ def test_what_runs_goes_on_without_room(small: Engine) -> None:
     assert docker("inspect", "-f", "{{.State.Running}} {{.State.ExitCode}}", "runs").stdout == "false 137\n"
     docker("start", "runs", check=True)
     docker("rm", "-f", "runs", check=True)
+
+
+def test_everything_ends_and_goes_without_room(small: Engine) -> None:
+    docker = small.docker
+    for name in ("killed", "stopped", "forced", "removed"):
+        docker("run", "-d", "--name", name, "--network", "bridge" if name == "forced" else "none", "-v", f"{name}:/v",
+               "box", "sleep", "600", check=True)  # fmt: skip
+    docker("run", "-d", "--rm", "--name", "itself", "--network", "none", "box", "sleep", "600", check=True)
+    ballast = fill(small)
+    assert docker("exec", "killed", "echo", "alive", check=True).stdout == "alive\n"
+    docker("kill", "killed", check=True)
+    docker("stop", "-t", "0", "stopped", check=True)
+    assert docker("inspect", "-f", "{{.State.ExitCode}}", "killed", "stopped", check=True).stdout == "137\n137\n"
+    docker("rename", "killed", "ended", check=True)
+    for words in (("rm", "ended"), ("rm", "-f", "forced"), ("stop", "-t", "0", "itself"), ("rm", "-vf", "removed")):
+        fill(small)
+        docker(*words, check=True)
+    fill(small)
+    docker("volume", "rm", "killed", check=True)
+    assert docker("ps", "-a", "--format", "{{.Names}}", check=True).stdout == "stopped\n"
+    fill(small)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        # The next engine knows all of it, and finds room to forget more.
+        small.stop(number)
+        fill(small)
+        small.start()
+        assert docker("ps", "-a", "--format", "{{.Names}} {{.Status}}", check=True).stdout.startswith("stopped Exited")
+    docker("rm", "stopped", check=True)
+    small.stop()
+    fill(small)
+    small.start()
+    assert docker("ps", "-aq", check=True).stdout == ""
+    ballast.unlink()
+    assert docker("run", "--rm", "--network", "none", "box", "echo", "room", check=True).stdout == "room\n"

@@ -129,12 +129,13 @@ class Records:
 
     def remove(self, container_id: str) -> None:
         """Idempotent."""
-        record = self._records.pop(container_id, None)
+        record = self._records.get(container_id)
         if record is None:
             return
-        self._ids.pop(record.name, None)
         with self._metadata.transaction() as cursor:
             cursor.execute("DELETE FROM container WHERE id = ?", (container_id,))
+        del self._records[container_id]
+        self._ids.pop(record.name, None)
 
 
 def rfc3339(nanoseconds: int) -> str:
