@@ -28,8 +28,10 @@ def main() -> None:
 
 
 def _execute_sealed(words: list[str]) -> None:
-    # An isolated interpreter looks into no site directory by itself.
-    own = [place for place in sys.path if place and os.path.isabs(place)]
+    # An isolated interpreter looks into no site directory by itself. The first place is the script's directory, or the
+    # one that the caller is in: nothing of ours is there.
+    places = sys.path if sys.flags.safe_path else sys.path[1:]
+    own = [place for place in places if os.path.isabs(place)]
     code = (
         f"import sys, gc; gc.disable(); sys.path += [each for each in {own!r} if each not in sys.path]; "
         "from sampan.linux.lean import leave_out; leave_out(); "

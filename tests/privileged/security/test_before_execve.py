@@ -6,6 +6,8 @@ import contextlib
 import os
 import pathlib
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -17,6 +19,7 @@ from sampan.oci.runtime import Capabilities, IDMapping, Namespace, Process, User
 from sampan.runtime import init
 from sampan.runtime.container import Container, Stdio
 from tests.privileged.runtime.test_container import Box
+from tests.privileged.security.attacks import Command
 
 pytestmark = pytest.mark.requires("root", "overlay", "program:busybox")
 
@@ -176,10 +179,40 @@ def test_with_ptrace_nothing_of_the_hosts_files_is_in_reach(box: Box, monkeypatc
             os.close(descriptor)
 
 
+def test_process_1_that_reaps_is_closed(box: Box) -> None:
+    """With `--init`, process 1 is our interpreter for as long as the container lives, with the container's capabilities
+    and no more."""
+    names = ("CAP_KILL", "CAP_DAC_OVERRIDE")
+
+    def run(*more: str) -> str:
+        held = _capabilities(*names, *more)
+        script = f"{_tried(1)}; cat /proc/1/status"
+        return box.run("sh", "-c", script, capabilities=held, annotations={"sampan.init": "true"})[1]
+
+    text = run()
+    assert text.startswith("tried\n")
+    assert f"CapPrm:\t{1 << 5 | 1 << 1:016x}\nCapEff:\t{1 << 5 | 1 << 1:016x}\nCapBnd:\t{1 << 5 | 1 << 1:016x}" in text
+    assert {"root/bin", "exe", "mem"} <= set(run("CAP_SYS_PTRACE").partition("tried")[0].split())
+
+
+def test_no_module_of_the_bundles_is_imported(box: Box) -> None:
+    """Engines run the command in the bundle's directory."""
+    for name in ("msgspec", "sampan", "os", "errno", "encodings", "sitecustomize"):
+        (box.bundle / f"{name}.py").write_text(f"open({str(box.bundle / 'imported')!r}, 'w')\n")
+    command = Command(box)
+    command.configure(box.spec("true"))
+    program = pathlib.Path(sys.executable).with_name("sampan-runtime")
+    done = subprocess.run(
+        [program, "--root", box.state_root, "run", box.id], cwd=box.bundle, capture_output=True, check=False,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert not (box.bundle / "imported").exists()
+
+
 def test_no_module_of_an_images_is_imported(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     """The image has modules wherever ours are looked for, which leave a mark."""
     import encodings
-    import sys
 
     mark = "import os\nos.close(os.open('/imported', os.O_CREAT | os.O_WRONLY))\n"
     places = [*sys.path, *encodings.__path__]
