@@ -54,8 +54,9 @@ def _refused(kind: str, path: str, error: OSError) -> InvalidArgument:
 def clone(flags: int, joins: Sequence[tuple[str, str]], group: int | None) -> tuple[int, int]:
     """Fork into namespaces: (pid, pidfd) in the parent, (0, -1) in the child.
 
-    `flags`: CLONE_NEW*. `joins`: kind and path; all are joined if there is a user namespace, or else only the pid
-    namespace, as every other one can be joined by the child itself. `group`: a cgroup v2 directory to be born in.
+    `flags`: CLONE_NEW*, CLONE_PARENT. `joins`: kind and path; all are joined if there is a user namespace, or else only
+    the pid namespace, as every other one can be joined by the child itself. `group`: a cgroup v2 directory to be born
+    in.
     """
     kinds = dict(joins)
     if joins and ("user" in kinds or flags & namespaces.CLONE_NEWUSER):
@@ -135,7 +136,7 @@ def _by_midwife(prepare: Prepare, flags: int, groups: Sequence[int]) -> tuple[in
     ours, its = sync.pair()
     with ours:
         with its:
-            midwife, watched = _fork(0, None)
+            midwife, watched = _fork(flags & CLONE_PARENT, None)
             if midwife == 0:
                 ours.close()
                 if _deliver(its, prepare, flags, groups):

@@ -19,6 +19,7 @@ import msgspec
 from sampan.errors import Conflict, Internal, InvalidArgument, NotFound, SampanError
 from sampan.linux import process
 from sampan.linux.cgroup import Cgroup
+from sampan.linux.namespaces import CLONE_PARENT
 from sampan.oci.runtime import Hooks, LinuxResources, Process, Spec
 from sampan.runtime import birth, group, hooks, identity, idmap, init, log, seccomp, state, sync
 from sampan.runtime.hooks import Status
@@ -58,7 +59,8 @@ class ExecProcess(msgspec.Struct, frozen=True):
 
 
 @contextlib.contextmanager
-def _opened(stdio: Stdio) -> Iterator[tuple[int, int, int]]:
+def opened(stdio: Stdio) -> Iterator[tuple[int, int, int]]:
+    """The three descriptors."""
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     try:
         first, second, third = (
@@ -166,7 +168,7 @@ class Container:
                 listener = held.enter_context(sync.listen(directory, state.START))
             if what.hooks is not None:
                 undo.callback(hooks.run_all, "poststop", what.hooks.poststop, what.subject.state("stopped", 0))
-            with _opened(stdio) as streams:
+            with opened(stdio) as streams:
                 if newborn is not None and newborn.order(group.placed(what, cgroup), streams, window):
                     # It mounts while this process makes the cgroup.
                     pid, pidfd, parent = newborn.pid, newborn.pidfd, newborn.connection
@@ -210,6 +212,23 @@ class Container:
             container._sync = parent
             undo.pop_all()
             return container
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What `handed_over` takes, of a container that is created and waits for its start."""
+        assert self._sync is not None
+        own = (self.pidfd, self._sync.fileno())
+        return own if self.master is None else (*own, self.master)
+
+    @classmethod
+    def handed_over(
+        cls, record: state.Record, state_root: str, pidfd: int, connection: int, master: int | None = None
+    ) -> Container:
+        """A container that another process has created. The descriptors are this object's."""
+        container = cls(record, state_root, pidfd)
+        container.master = master
+        container._sync = socket.socket(fileno=connection)
+        return container
 
     def release(self) -> None:
         """Leave a container that was created `detached` to the process that will start it."""
@@ -310,6 +329,9 @@ class Container:
 
         Raises as `create` does, and Conflict when the container's process has ended.
         """
+        if self.process is None:
+            with contextlib.suppress(InvalidArgument):
+                self._configure(load_spec(self.bundle, f"{self._state_root}/{self.id}"))
         if self.process is None:  # Nothing may run beside it that is less confined.
             raise Internal(f"container {self.id}: its configuration is lost")
         wanted = checked_process(inherited(wanted, self.process))
@@ -319,7 +341,7 @@ class Container:
         parent, child = sync.pair()
         with contextlib.ExitStack() as undo:
             undo.callback(parent.close)
-            with child, _opened(stdio) as streams:
+            with child, opened(stdio) as streams:
                 pid, pidfd, numbers = self._born_inside(wanted, streams, preserved, child)
                 if pid == 0:
                     init.run_exec(
@@ -504,8 +526,9 @@ def _fork(
 
 def _clone(what: Plan, cgroup: Cgroup) -> tuple[int, int]:
     born_in = group.birthplace(cgroup, what.unit)
+    flags = what.clone_flags | (CLONE_PARENT if what.options.sibling else 0)
     try:
-        pid, pidfd = birth.clone(what.clone_flags, what.joins, born_in)
+        pid, pidfd = birth.clone(flags, what.joins, born_in)
     finally:
         if born_in is not None:
             os.close(born_in)

@@ -14,7 +14,7 @@ import msgspec
 
 from sampan.linux import capabilities, namespaces, process
 from sampan.linux.cgroup import hierarchies
-from sampan.linux.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUTS
+from sampan.linux.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUTS, CLONE_PARENT
 from sampan.oci.runtime import Spec
 from sampan.runtime import init, sync
 from sampan.runtime.confine import environment
@@ -58,20 +58,21 @@ class Newborn(msgspec.Struct, frozen=True):
         return True
 
     def dismiss(self) -> None:
-        """End it; the parent reaps it as any other child. Idempotent."""
+        """End it; its parent reaps it as any other child. Idempotent."""
         if self.connection.fileno() >= 0:
             self.connection.close()
             os.close(self.pidfd)
 
 
 def bear() -> Newborn | None:
-    """Fork one. None where it would be of no use: with cgroup v2 a process is best born in its group."""
+    """Fork one, as a child of this process's parent. None where it would be of no use: with cgroup v2 a process is best
+    born in its group."""
     if hierarchies().unified:
         return None
     parent, child = sync.pair()
     try:
         with child:
-            pid, pidfd = namespaces.clone(_BORN_IN)
+            pid, pidfd = namespaces.clone(_BORN_IN | CLONE_PARENT)
             if pid == 0:
                 _wait(child)
     except OSError:

@@ -42,7 +42,7 @@ class Options(msgspec.Struct, frozen=True):
     `systemd`: the cgroup is a scope of systemd's, named by cgroupsPath as `slice:prefix:name`. `rootless`: an ordinary
     user's, who may have no cgroup. `pivot`: change the root by pivot_root(2), which a root in the boot's own RAM file
     system does not allow. `keyring`: a session keyring of its own. `preserved`: how many descriptors from 3 on the
-    program keeps. `detached`: another process will start it.
+    program keeps. `detached`: another process will start it. `sibling`: its process is a child of this one's parent.
     """
 
     systemd: bool = False
@@ -51,6 +51,7 @@ class Options(msgspec.Struct, frozen=True):
     rootless: bool = False
     preserved: int = 0
     detached: bool = False
+    sibling: bool = False
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -20,7 +20,8 @@ One socket pair, one datagram a message; the child's end is closed by its execve
 At any point the child may send FAILED with an error instead, and exit. It ends when the parent does. Only a child that
 was born before its container was known gets an ORDER (`newborn`); the others have inherited theirs. With a user
 namespace, the GROUP comes before the mounts: its root may not move a process. An exec's process waits for no GROUP and
-no START, and says READY only to hand over its terminal. A midwife (see `birth`) says BORN, with a pid and its pidfd.
+no START, and says READY only to hand over its terminal. A midwife (see `birth`) says BORN, with a pid and its pidfd; a
+shim's maker (see `shim.maker`) says MADE.
 
 A container that one process creates and another starts has a listening socket in its state directory besides::
 
@@ -57,6 +58,7 @@ READY = b"r"
 START = b"s"
 HOLD = b"h"
 ACCEPTED = b"a"
+MADE = b"M"
 _FAILED = b"e"
 _SIZE = 65536
 MAX_DESCRIPTORS = 250

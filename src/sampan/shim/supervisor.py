@@ -17,11 +17,11 @@ import msgspec
 
 from sampan.errors import Conflict, InvalidArgument, NotFound, SampanError
 from sampan.linux import process
-from sampan.runtime.newborn import Newborn, bear, rehearse
 from sampan.shim import connections
 from sampan.shim.connections import Connection
 from sampan.shim.logfile import LogFile
 from sampan.shim.loop import READ, Loop, Timer
+from sampan.shim.maker import Maker, fork_maker
 from sampan.shim.restart import Backoff, restarts
 from sampan.shim.streams import Streams
 from sampan.shim.task import ExecTask, Task, delete_quietly
@@ -34,11 +34,11 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Supervisor:
-    def __init__(self, create: msg.Create, control: socket.socket, held: list[int], newborn: Newborn | None) -> None:
-        """`held`: descriptors that are merely kept open. `newborn`: becomes the container's first process."""
+    def __init__(self, create: msg.Create, control: socket.socket, held: list[int], maker: Maker | None) -> None:
+        """`held`: descriptors that are merely kept open. `maker`: makes the container, the first time."""
         self._create = create
         self._held = held
-        self._newborn = newborn
+        self._maker = maker
         self._policy = create.restart
         self._loop = Loop(self._reap)
         self._log = LogFile(create.log)
@@ -87,9 +87,9 @@ class Supervisor:
     # --- The task ---------------------------------------------------------------------------------
 
     def _make_task(self, attachments: list[tuple[int, msg.Attachment]]) -> None:
-        newborn, self._newborn = self._newborn, None
+        maker, self._maker = self._maker, None
         self._task = Task(
-            self._loop, self._create, self._log, attachments, self._window, self._task_ended, self._detached, newborn
+            self._loop, self._create, self._log, attachments, self._window, self._task_ended, self._detached, maker
         )
         self._status = msg.TaskStatus.CREATED
 
@@ -440,20 +440,25 @@ def main(spawner: socket.socket, ahead: bool) -> None:
     # The engine's terminal or supervisor must not end what it does not own; only SIGKILL does.
     for each in _STOP_SIGNALS:
         signal.signal(each, signal.SIG_IGN)
-    newborn = bear() if ahead else None
-    if ahead:
-        rehearse()
+    maker = fork_maker() if ahead else None
     with spawner:
         received = framing.receive(spawner)
-        if received is None and newborn is not None:  # The spawner ends, and nobody else may reap it.
-            newborn.dismiss()
-            os.waitpid(newborn.pid, 0)
-        supervisor = _started(*received, newborn) if received else None
+        if received is None and maker is not None:  # The spawner ends, and nobody else may reap them.
+            maker.dismiss()
+            _reap_all()
+        supervisor = _started(*received, maker) if received else None
     if supervisor is not None:
         supervisor.run()
 
 
-def _started(envelope: msg.Envelope, descriptors: list[int], newborn: Newborn | None) -> Supervisor | None:
+def _reap_all() -> None:
+    """Wait for all children, who are about to end."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
+
+
+def _started(envelope: msg.Envelope, descriptors: list[int], maker: Maker | None) -> Supervisor | None:
     """The supervisor of the container that the Spawn tells of; None if that could not be started."""
     spawn = envelope.body
     assert isinstance(spawn, msg.Spawn)
@@ -463,7 +468,7 @@ def _started(envelope: msg.Envelope, descriptors: list[int], newborn: Newborn | 
         attached = 1 + len(create.attachments)
         if len(descriptors) != attached + create.held:
             raise InvalidArgument("spawn: descriptors do not match")
-        supervisor = Supervisor(create, control, descriptors[attached:], newborn)
+        supervisor = Supervisor(create, control, descriptors[attached:], maker)
     except (SampanError, OSError) as error:
         message = error.message if isinstance(error, SampanError) else str(error)
         failure = msg.Failure(kind="Internal", message=message)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from sampan.errors import SampanError
 from sampan.runtime.container import Container, Stdio
-from sampan.runtime.newborn import Newborn
 from sampan.shim.logfile import LogFile
 from sampan.shim.loop import Loop, Timer
+from sampan.shim.maker import Maker
 from sampan.shim.streams import Streams
 from sampan.shimapi.messages import Attachment, Create, Exec, ExecExited, WindowSize
 
@@ -105,7 +105,7 @@ class Task(Running):
         window: WindowSize | None,
         on_exit: Callable[[int], None],
         on_detach: Callable[[], None],
-        newborn: Newborn | None,
+        maker: Maker | None,
     ) -> None:
         """Raises what the runtime raises; then nothing is left, and the attachments are closed."""
         streams = Streams(loop, log, self.output_ended, on_detach, close_input_with_client=create.stdin_once)
@@ -113,7 +113,7 @@ class Task(Running):
         self.started_at = 0
         pipes = None if create.terminal else Pipes(create.stdin)
         try:
-            self.container = _create(create, pipes.stdio if pipes else Stdio(), _size(window), newborn)
+            self.container = _create(create, pipes.stdio if pipes else Stdio(), _size(window), maker)
         except BaseException:
             if pipes is not None:
                 pipes.close()
@@ -172,13 +172,12 @@ class ExecTask(Running):
         self.streams.finish()
 
 
-def _create(create: Create, stdio: Stdio, window: tuple[int, int] | None, newborn: Newborn | None) -> RunningContainer:
+def _create(create: Create, stdio: Stdio, window: tuple[int, int] | None, maker: Maker | None) -> RunningContainer:
     if not create.runtime:
-        return Container.create(
-            create.id, create.bundle, create.state_root, stdio, window=window, newborn=newborn
-        )  # fmt: skip
-    if newborn is not None:
-        newborn.dismiss()
+        made = maker.make(create, stdio, window) if maker is not None else None
+        return made or Container.create(create.id, create.bundle, create.state_root, stdio, window=window)
+    if maker is not None:
+        maker.dismiss()
     # Here and not above: those that have no use for it do without its memory.
     from sampan.shim.foreign import ForeignContainer
 
