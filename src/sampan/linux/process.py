@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import resource
 import select
 
@@ -22,7 +23,7 @@ PR_CAP_AMBIENT_RAISE = 2
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 _KEYCTL_JOIN_SESSION_KEYRING = 1
-_LAST_DESCRIPTOR = 0xFFFFFFFF
+_LAST_DESCRIPTOR = 0x7FFFFFFF
 
 RLIMITS = {name: getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")} | {
     "RLIMIT_LOCKS": 10, "RLIMIT_SIGPENDING": 11, "RLIMIT_MSGQUEUE": 12, "RLIMIT_NICE": 13, "RLIMIT_RTPRIO": 14,
@@ -61,16 +62,15 @@ def set_no_new_privs() -> None:
 
 
 def close_from(first: int) -> None:
-    """close_range(2): close every descriptor from `first` on."""
-    syscall("close_range", first, _LAST_DESCRIPTOR, 0)
+    """Close every descriptor from `first` on: one close_range(2), or, before Linux 5.9, one after the other."""
+    os.closerange(first, _LAST_DESCRIPTOR)
 
 
 def close_all_but(*kept: int) -> None:
     """Close every descriptor from 3 on that is not among these."""
     first = 3
     for descriptor in sorted(kept):
-        if descriptor > first:
-            syscall("close_range", first, descriptor - 1, 0)
+        os.closerange(first, descriptor)
         first = descriptor + 1
     close_from(first)
 

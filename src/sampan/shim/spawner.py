@@ -38,7 +38,10 @@ def main(descriptor: int) -> None:
     process.set_name("sampan-spawner")
     # Forked children that nobody waits for vanish by themselves; the shims wait for theirs.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The engine's terminal or supervisor must not end a shim, which it does not own; only SIGKILL does. A shim inherits
+    # it. The spawner ends with the engine's end of the socket.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
     hierarchies()
     # Frozen, no object is touched by a collection any more: the pages stay shared with all children.
     gc.collect()

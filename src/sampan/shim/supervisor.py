@@ -30,7 +30,6 @@ from sampan.shimapi import messages as msg
 
 _LINGER = 10.0
 """Seconds that clients have, at the end, to take their output."""
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Supervisor:
@@ -437,9 +436,6 @@ def main(spawner: socket.socket, ahead: bool) -> None:
     os.setsid()
     process.set_name("sampan-shim")
     process.become_subreaper()
-    # The engine's terminal or supervisor must not end what it does not own; only SIGKILL does.
-    for each in _STOP_SIGNALS:
-        signal.signal(each, signal.SIG_IGN)
     maker = fork_maker() if ahead else None
     with spawner:
         received = framing.receive(spawner)
