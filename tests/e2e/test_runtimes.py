@@ -23,6 +23,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from sampan.core.tasks import Task
+from sampan.errors import Conflict
+from sampan.oci.runtime import LinuxResources, Pids, Process
+from sampan.shimapi import messages
 from tests.e2e.conftest import Engine, take_down
 
 pytestmark = pytest.mark.requires(
@@ -136,6 +140,40 @@ def test_a_process_has_what_it_is_given_and_nothing_else(engine: Engine, runtime
     ]  # fmt: skip
 
 
+def test_options_mean_the_same(engine: Engine, runtime: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "here").write_text("bound\n")
+    script = (
+        "cat /bound/here; touch /bound/x; touch /x; touch /tmp/x; grep ' /tmp ' /proc/mounts;"
+        " stat -c '%A %t %T' /dev/other; echo there > /dev/other; cat /proc/sys/net/ipv4/ip_unprivileged_port_start;"
+        " ulimit -n; umask; grep ' /dev/shm ' /proc/mounts; cat /data/file; cat /proc/keys | head -c 1;"
+        " mount -t tmpfs t /mnt; echo $PPID; cat /etc/hostname; head -n 1 /proc/self/attr/current"
+    )
+    done = engine.docker(
+        "run", "--rm", "--runtime", runtime, "--read-only", "--tmpfs", "/tmp:size=1m", "-v", f"{tmp_path}:/bound:ro",
+        "-v", "/data", "--device", "/dev/null:/dev/other:rw", "--sysctl", "net.ipv4.ip_unprivileged_port_start=7",
+        "--ulimit", "nofile=100:200", "--shm-size", "1m", "--cap-drop", "SYS_CHROOT", "--hostname", "inside",
+        "--cgroupns", "private", "--oom-score-adj", "10", "box", "sh", "-c", script,
+    )  # fmt: skip
+    assert [line.replace(",inode64", "") for line in done.stdout.splitlines()[:9]] == [
+        "bound", "tmpfs /tmp tmpfs rw,nosuid,nodev,noexec,relatime,size=1024k 0 0", "crw-rw-rw- 1 3", "7", "100",
+        "0022", "shm /dev/shm tmpfs rw,nosuid,nodev,noexec,relatime,size=1024k 0 0", "from the image", "0",
+    ]  # fmt: skip
+    for refused in ("touch: /bound/x: Read-only", "touch: /x: Read-only", "mount: permission denied"):
+        assert refused in done.stderr
+    privileged = engine.docker(
+        "run", "--rm", "--privileged", "--runtime", runtime, "box", "sh", "-c",
+        "grep -E '^(CapEff|Seccomp:)' /proc/self/status; ls /dev/tty0; echo 1 > /proc/sys/net/ipv4/ip_forward",
+        check=True,
+    )  # fmt: skip
+    with open("/proc/1/status") as file:
+        everything = next(line.split()[1] for line in file if line.startswith("CapBnd"))
+    assert privileged.stdout.split()[1:] == [everything, "Seccomp:", "0", "/dev/tty0"]
+    engine.docker("run", "-d", "--name", "plain", "--runtime", runtime, "box", "sleep", "600", check=True)
+    executed = engine.docker("exec", "--privileged", "plain", "grep", "CapEff", "/proc/self/status", check=True)
+    assert executed.stdout.split()[1] == everything
+    engine.docker("rm", "-f", "plain", check=True)
+
+
 def test_the_user_owns_the_streams_and_not_the_null_device(engine: Engine, runtime: str) -> None:
     script = "echo told > /dev/stderr; echo said > /dev/stdout; stat -L -c %u /proc/self/fd/1"
     done = engine.docker("run", "--rm", "--runtime", runtime, "-u", "user", "box", "sh", "-c", script)
@@ -165,6 +203,8 @@ def test_the_life_of_a_detached_container(engine: Engine, runtime: str) -> None:
         docker("unpause", "life", check=True)
     docker("update", "--memory", "128m", "--memory-swap", "256m", "life", check=True)
     assert engine.docker("exec", "life", "cat", _memory_limit()).stdout == f"{128 << 20}\n"
+    docker("update", "--restart", "always", "life", check=True)
+    docker("update", "--restart", "no", "life", check=True)
     docker("restart", "-t", "0", "life", check=True)
     docker("stop", "-t", "1", "life", check=True)
     assert _state(engine, "life") == "exited 137"
@@ -197,6 +237,10 @@ def test_a_paused_container_is_killed(engine: Engine, runtime: str) -> None:
     engine.docker("pause", "cold", check=True)
     engine.docker("kill", "cold", check=True)
     assert engine.docker("wait", "cold").stdout == "137\n"
+    engine.docker("start", "cold", check=True)
+    engine.docker("pause", "cold", check=True)
+    engine.docker("stop", "-t", "1", "cold", check=True)
+    assert _state(engine, "cold") == "exited 137"
     engine.docker("rm", "cold", check=True)
 
 
@@ -424,6 +468,36 @@ def test_a_shim_that_is_killed_in_the_middle_of_a_start_leaves_nothing(engine: E
     assert engine.left_over() == []
     assert _groups(container_id) == []
     engine.docker("rm", "half", check=True)
+
+
+async def test_another_client_of_the_shim_sees_the_same(engine: Engine, runtime: str) -> None:
+    """The messages between core and shim, as an engine that comes later sends them."""
+    words = ("run", "-d", "--name", "seen", "--runtime", runtime, "--memory", "64m", "--pids-limit", "20", "box")
+    container_id = engine.docker(*words, "sleep", "600", check=True).stdout.strip()
+    pid = int(_state(engine, "seen", "{{.State.Pid}}"))
+    events: list[messages.Event] = []
+    task = await Task.connect(engine.paths.shim(container_id), events.append, lambda: None)
+    assert (task.initial.status, task.pid) == (messages.TaskStatus.RUNNING, pid)
+    assert await task.pids() == (pid,)
+    stats = await task.stats()
+    assert 0 < stats.memory_usage < stats.memory_limit == 64 << 20
+    assert (stats.pids_current, stats.pids_limit) == (1, 20)
+    await task.update(LinuxResources(pids=Pids(limit=30)))
+    assert (await task.stats()).pids_limit == 30
+    await task.pause()
+    assert (await task.state()).status == messages.TaskStatus.PAUSED
+    await task.resume()
+    request = messages.Exec(exec_id="more", process=Process(cwd="/", args=("/bin/sh", "-c", "exit 5")))
+    assert (await task.exec(request)).pid > 0
+    assert (await task.wait_exec("more")).exit_status == 5
+    await task.delete_exec("more")
+    with pytest.raises(Conflict):
+        await task.shutdown()
+    task = await Task.connect(engine.paths.shim(container_id), events.append, lambda: None)
+    await task.kill(signal.SIGKILL, all=True)
+    assert (await task.wait()).exit_status == 137
+    task.close()
+    engine.docker("rm", "-f", "seen", check=True)
 
 
 def test_info_names_them(engine: Engine) -> None:

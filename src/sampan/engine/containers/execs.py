@@ -16,7 +16,7 @@ from sampan.engine.containers.container import Container
 from sampan.engine.containers.detach import DEFAULT, parse_detach_keys
 from sampan.engine.containers.spec import environment, rlimits
 from sampan.engine.containers.users import resolve_user
-from sampan.engine.security.capabilities import ALL
+from sampan.engine.security.capabilities import available
 from sampan.errors import CommandNotExecutable, CommandNotFound, Conflict, InvalidArgument, NotFound, SampanError
 from sampan.oci.runtime import Box, Capabilities, Process
 from sampan.shimapi import messages as msg
@@ -150,7 +150,11 @@ class Execs:
         env = (*(each for each in environment(record) if each.partition("=")[0] not in own), *(request.env or ()))
         if request.tty and not any(each.startswith("TERM=") for each in env):
             env = (*env, "TERM=xterm")
-        privileged = Capabilities(bounding=ALL, effective=ALL, permitted=ALL) if request.privileged else None
+        privileged = (
+            Capabilities(bounding=available(), effective=available(), permitted=available())
+            if request.privileged
+            else None
+        )
         return Process(
             args=words(request.cmd), cwd=request.working_dir or record.config.working_dir or "/",
             env=tuple(each for each in env if "=" in each), terminal=request.tty, user=user,

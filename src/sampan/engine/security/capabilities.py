@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 from sampan.errors import InvalidArgument
+from sampan.linux import capabilities
 
 DEFAULT = (
     "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID",
@@ -22,8 +24,16 @@ ALL = (
 )  # fmt: skip
 
 
+@cache
+def available() -> tuple[str, ...]:
+    """Those of `ALL` that this process can hand on: a runtime fails at one that it has not itself."""
+    bounding = capabilities.bounding()
+    return tuple(name for name in ALL if capabilities.mask([name]) & bounding)
+
+
 def normalised(names: Iterable[str], member: str) -> list[str]:
-    """In the kernel's spelling; `ALL` stays. Raises InvalidArgument for an unknown one, in the request's `member`."""
+    """In the kernel's spelling; `ALL` stays. Raises InvalidArgument for an unknown one, in the request's `member`,
+    and for one that is not available."""
     result: list[str] = []
     for name in names:
         upper = name.strip().upper()
@@ -31,19 +41,24 @@ def normalised(names: Iterable[str], member: str) -> list[str]:
             upper = upper if upper.startswith("CAP_") else f"CAP_{upper}"
             if upper not in ALL:
                 raise InvalidArgument(f'invalid {member}: unknown capability: "{upper}"')
+            if upper not in available():
+                raise InvalidArgument(
+                    f"invalid {member}: capability not supported by your kernel or not available in the current "
+                    f'environment: "{upper}"'
+                )
         result.append(upper)
     return result
 
 
 def effective(add: Sequence[str], drop: Sequence[str], *, privileged: bool) -> tuple[str, ...]:
-    """What the container gets, in the order of `ALL`. Raises InvalidArgument."""
+    """What the container gets, of what is available. Raises InvalidArgument."""
     added, dropped = normalised(add, "CapAdd"), normalised(drop, "CapDrop")
     if privileged:
-        return ALL
+        return available()
     if "ALL" in added:
         chosen = set(ALL) - set(dropped)
     elif "ALL" in dropped:
         chosen = set(added)
     else:
         chosen = (set(DEFAULT) - set(dropped)) | set(added)
-    return tuple(name for name in ALL if name in chosen)
+    return tuple(name for name in available() if name in chosen)
