@@ -238,3 +238,13 @@ def test_old_api_versions_are_served(engine: Engine, version: str) -> None:
 def test_input_without_a_terminal_has_no_detach_keys(engine: Engine) -> None:
     words = ("run", "-i", "--rm", "--network", "none", "box", "cat")
     assert engine.docker(*words, stdin=b"before\x10\x11after\n", check=True).stdout == "before\x10\x11after\n"
+
+
+def test_an_init_is_called_as_dockers(engine: Engine) -> None:
+    docker = engine.docker
+    docker("run", "-d", "--init", "--name", "reaps", "--network", "none", "box", "sleep", "600", check=True)
+    assert docker("exec", "reaps", "cat", "/proc/1/cmdline").stdout == "/sbin/docker-init -- sleep 600\0"
+    assert docker("exec", "reaps", "cat", "/proc/1/comm").stdout == "docker-init\n"
+    commands = [line.split(maxsplit=7)[7] for line in docker("top", "reaps").stdout.splitlines()[1:]]
+    assert commands == ["/sbin/docker-init -- sleep 600", "sleep 600"]
+    docker("rm", "-f", "reaps", check=True)

@@ -25,6 +25,7 @@ import msgspec
 
 import sampan
 from sampan.errors import DataCorrupt, Internal, Unavailable, from_kind
+from sampan.linux.process import TITLE_ROOM
 from sampan.linux.sealed import sealed_copy
 from sampan.oci.runtime import LinuxResources
 from sampan.shimapi import framing
@@ -266,7 +267,7 @@ class Spawner:
         try:
             # A session of its own: what ends the engine from a terminal (SIGINT, SIGHUP) is not for the spawner.
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-S", "-c", code, executable=f"/proc/self/fd/{sealed}",
+                sys.executable, "-I", "-S", "-c", code, TITLE_ROOM, executable=f"/proc/self/fd/{sealed}",
                 pass_fds=(theirs.fileno(), sealed), stdin=asyncio.subprocess.DEVNULL, stdout=self._log,
                 stderr=self._log, start_new_session=True, cwd="/", env={"PATH": os.defpath, "LANG": "C.UTF-8"},
             )  # fmt: skip

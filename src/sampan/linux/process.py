@@ -39,10 +39,34 @@ def prctl(option: int, first: int = 0, second: int = 0, third: int = 0, fourth: 
     return check(libc.prctl(option, first, second, third, fourth), "prctl")
 
 
-def set_name(name: str) -> None:
-    """What `ps` shows as this process's command: 15 bytes at most."""
+def _argument_area() -> tuple[int, int]:
+    """Where the command line lies in this process's memory (proc_pid_stat(5): arg_start, arg_end), before and after a
+    fork; nowhere, if /proc does not say."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        return int(fields[45]), int(fields[46])
+    except (OSError, IndexError, ValueError):
+        return 0, 0
+
+
+_ARGUMENTS = _argument_area()
+"""Read now: later, the /proc at hand may be a container's."""
+TITLE_ROOM = " " * 2048
+"""An argument to give to a process that will need room for its title."""
+
+
+def set_name(name: str, title: str = "") -> None:
+    """What `ps` shows as this process's command (15 bytes at most), and as its command line: `title`, as much as there
+    is room for where the command line was, or `name`."""
     buffer = ctypes.create_string_buffer(name.encode()[:15])
     prctl(PR_SET_NAME, ctypes.addressof(buffer))
+    start, end = _ARGUMENTS
+    room = end - start
+    if start and room > 1:
+        # Where the area does not end in a zero, the kernel shows what stands there up to the first one.
+        text = (title or name).encode("utf-8", "surrogateescape")[: room - 2]
+        ctypes.memmove(start, text.ljust(room - 1, b"\0") + b"\1", room)
 
 
 def hide() -> None:

@@ -317,7 +317,7 @@ def _reap(program: Program, process: Process, connection: socket.socket) -> NoRe
             os._exit(127)
     connection.close()
     linux_process.close_from(_FIRST_FREE)
-    linux_process.set_name("init")
+    linux_process.set_name("docker-init", " ".join(("/sbin/docker-init", "--", *process.args)))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     while True:
         arrived = signal.sigwait(watched)

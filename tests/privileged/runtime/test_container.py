@@ -236,6 +236,11 @@ def test_an_init_that_reaps(box: Box) -> None:
     status, text = box.run("sh", "-c", "echo $$; kill -TERM $$", annotations={"sampan.init": "true"})
     assert int(text) > 1
     assert status == 128 + signal.SIGTERM
+    _, text = box.run("cat", "/proc/1/comm", "/proc/1/cmdline", annotations={"sampan.init": "true"})
+    name, _, title = text.partition("\n")
+    # How much of it there is room for depends on this process's own command line.
+    assert name == "docker-init"
+    assert title and "/sbin/docker-init -- cat /proc/1/comm".startswith(title[:37].rstrip("\0"))
 
 
 def test_a_limit_that_the_kernel_refuses(box: Box) -> None:
