@@ -50,6 +50,7 @@ class Box:
             (self.root / "bin" / name).symlink_to("busybox")
         self.state_root = str(directory / "state")
         self.id = f"t{os.getpid()}"
+        self.stdin: int | None = None
 
     def spec(self, *args: str, **changes: object) -> Spec:
         kinds = ("mount", "pid", "network", "ipc", "uts", "cgroup")
@@ -86,7 +87,7 @@ class Box:
                 self.id,
                 str(self.bundle),
                 self.state_root,
-                Stdio(None, writing, writing),
+                Stdio(self.stdin, writing, writing),
                 spec=self.spec(*args, **changes),
             )
         except BaseException:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pathlib
 import signal
+import termios
 from collections.abc import Iterator
 
 import pytest
 
 from sampan.errors import SampanError
-from sampan.oci.runtime import Process
+from sampan.linux.capabilities import NAMES
+from sampan.oci.runtime import Capabilities, Process
 from sampan.runtime.container import Container, Stdio
 from tests.privileged.runtime.test_container import Box
-from tests.privileged.security.attacks import Command
+from tests.privileged.security.attacks import Command, attempt, inside
 
 pytestmark = pytest.mark.requires("root", "overlay", "seccomp", "program:busybox")
 
@@ -110,3 +113,37 @@ def test_cve_2024_21626_by_the_command(box: Box, tmp_path: pathlib.Path) -> None
             done = command("exec", "--cwd", f"/proc/self/fd/{number}", box.id, "sh", "-c", script)
             assert done.stdout == ""
             assert done.returncode == 0 or "cwd" in done.stderr
+
+
+def test_cve_2017_5226_nothing_is_typed_into_the_callers_terminal(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container that was given the caller's terminal as its input: what it pushes into it, the caller's shell would
+    read. With all capabilities but the one that allows it to anybody."""
+    names = tuple(name for name in NAMES if name != "CAP_SYS_ADMIN")
+
+    def push() -> None:
+        attempt("push", lambda: fcntl.ioctl(0, termios.TIOCSTI, b"x"))
+        attempt("take", lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+        attempt("steal", lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 1))
+        attempt("open", lambda: os.open("/proc/self/fd/0", os.O_RDWR))
+        attempt("push again", lambda: fcntl.ioctl(0, termios.TIOCSTI, b"x"))
+
+    master, slave = os.openpty()
+    reading, writing = os.pipe()
+    caller = os.fork()  # Who sits at the terminal.
+    if caller == 0:
+        try:
+            os.setsid()
+            fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+            box.stdin = slave
+            held = Capabilities(bounding=names, effective=names, permitted=names)
+            os.write(writing, inside(box, monkeypatch, push, capabilities=held).encode())
+        finally:
+            os._exit(0)
+    for descriptor in (slave, writing):
+        os.close(descriptor)
+    with os.fdopen(reading) as output:
+        said = dict(line.split(": ", 1) for line in output.read().splitlines())
+    os.waitpid(caller, 0)
+    os.close(master)
+    assert said["open"].startswith("done")
+    assert all(outcome.startswith("refused") for step, outcome in said.items() if step != "open"), said
