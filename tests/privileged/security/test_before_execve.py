@@ -1,4 +1,4 @@
-"""What a container can reach of the process that enters it, between its birth and its execve (docs/design/0008)."""
+"""What a container can reach of the process that enters it, between its birth and its execve (docs/design/0010)."""
 
 from __future__ import annotations
 
