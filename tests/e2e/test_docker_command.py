@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 import pty
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import urllib.request
 
 import pytest
 
+from sampan.linux import mount
 from tests.e2e.conftest import Engine
 
 _DEFAULT_CAPABILITIES = 0xA80425FB
@@ -248,3 +250,37 @@ def test_an_init_is_called_as_dockers(engine: Engine) -> None:
     commands = [line.split(maxsplit=7)[7] for line in docker("top", "reaps").stdout.splitlines()[1:]]
     assert commands == ["/sbin/docker-init -- sleep 600", "sleep 600"]
     docker("rm", "-f", "reaps", check=True)
+
+
+def test_a_volume_that_shares_with_the_host(engine: Engine, tmp_path: pathlib.Path) -> None:
+    volume = tmp_path / "volume"
+    (volume / "of-host").mkdir(parents=True)
+    mount.mount(str(volume), str(volume), flags=mount.MS_BIND)
+    try:
+        mount.mount("", str(volume), flags=mount.MS_PRIVATE)
+        bad = engine.docker("run", "--rm", "-v", f"{volume}:/v:rshared", "box", "true")
+        assert f"path {volume} is mounted on {volume} but it is not a shared mount" in bad.stderr
+        assert engine.docker("ps", "-aq").stdout == ""
+        mount.mount("", str(volume), flags=mount.MS_SHARED)
+        run = ("run", "-d", "--name", "sharing", "--cap-add", "SYS_ADMIN", "-v", f"{volume}:/v:rshared", "box")
+        assert engine.docker(*run, "sleep", "100").returncode == 0
+        mount.mount("tmpfs", str(volume / "of-host"), "tmpfs")
+        (volume / "of-host/seen").touch()
+        assert engine.docker("exec", "sharing", "ls", "/v/of-host").stdout == "seen\n"
+        engine.docker("exec", "sharing", "sh", "-c", "mkdir /v/of-container && mount -t tmpfs x /v/of-container")
+        assert mount.is_mounted(str(volume / "of-container"))
+        assert engine.docker("rm", "-f", "sharing").returncode == 0
+    finally:
+        mount.umount(str(volume), mount.MNT_DETACH)
+
+
+def test_a_volume_keeps_the_flags_of_its_source(engine: Engine, tmp_path: pathlib.Path) -> None:
+    """As with dockerd: a writable one is as its source is."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    mount.mount("tmpfs", str(volume), "tmpfs", mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC)
+    try:
+        done = engine.docker("run", "--rm", "-v", f"{volume}:/v", "box", "grep", " /v ", "/proc/self/mountinfo")
+        assert " /v rw,nosuid,nodev,noexec,relatime " in done.stdout
+    finally:
+        mount.umount(str(volume))

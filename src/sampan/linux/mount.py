@@ -136,11 +136,12 @@ def is_mounted(path: str) -> bool:
 
 
 class Mount(NamedTuple):
-    """A line of mountinfo. `root`: which part of the file system is mounted."""
+    """A line of mountinfo. `root`: which part of the file system is mounted. `tags`: `shared:N` and its like."""
 
     root: str
     point: str
     kind: str
+    tags: tuple[str, ...]
 
 
 def mounts() -> list[Mount]:
@@ -151,10 +152,10 @@ def mounts() -> list[Mount]:
 
 def _parsed(line: str) -> Mount:
     before, _, after = line.partition(" - ")
-    _, _, _, root, point, _ = before.split(" ", 5)
+    _, _, _, root, point, _, *tags = before.split(" ")
     for escape, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         root, point = root.replace(escape, character), point.replace(escape, character)
-    return Mount(root, point, after.partition(" ")[0])
+    return Mount(root, point, after.partition(" ")[0], tuple(tags))
 
 
 _FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1

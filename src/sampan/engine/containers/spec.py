@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
 
 from sampan.api.containers import HostConfig, Resources, words
+from sampan.engine.containers import propagation
 from sampan.engine.containers.record import MountPoint, Record
 from sampan.engine.security.confinement import ALL_DEVICES, DEVICE_RULES, confine
 from sampan.errors import InvalidArgument
@@ -97,17 +97,9 @@ def build_spec(record: Record, around: Surroundings) -> Spec:
             readonly_paths=confinement.readonly_paths,
             seccomp=confinement.seccomp,
             sysctl=dict(host.sysctls or {}),
-            rootfs_propagation=_root_propagation(record.mounts),
+            rootfs_propagation=propagation.of_root(record.mounts),
         ),
     )
-
-
-def _root_propagation(points: Iterable[MountPoint]) -> str:
-    """A volume can share with the host, or follow it, as far as the root lets it."""
-    asked = {point.propagation for point in points}
-    if asked & {"shared", "rshared"}:
-        return "shared"
-    return "rslave" if asked & {"slave", "rslave"} else ""
 
 
 def hostname(record: Record) -> str:

@@ -15,7 +15,7 @@ import msgspec
 from sampan.core.tasks import Task
 from sampan.engine import runtimes
 from sampan.engine.blocking import run_blocking
-from sampan.engine.containers import announce
+from sampan.engine.containers import announce, propagation
 from sampan.engine.containers.accept import parse_size, port_requests
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.networking import settings_of
@@ -140,6 +140,7 @@ def _runtime_error(error: SampanError, *, foreign: bool) -> SampanError:
 def _prepare(engine: Engine, container: Container, endpoint: Endpoint | None) -> Create:
     """Everything on disk that the shim needs. Blocks."""
     record, paths = container.record, engine.core.paths
+    propagation.check(record.mounts)
     bundle = paths.bundle(record.id)
     root = engine.core.snapshots.mount(record.id)
     _write_files(engine, container, bundle, endpoint)
