@@ -24,6 +24,10 @@ QUIRKS: dict[str, dict[str, str]] = {
         "create-race": "of two creates of one id both can fail, or one removes what the other has made",
         "any-version": "ociVersion is not looked at",
         "poststart-early": "poststart hooks run at the end of `create`, and their failure is its",
+        "copies-links": "tmpcopyup makes files of their own of hard links",
+        "no-linked-root": "a root that is a link is refused",
+        "any-device": "what lies where a device is to be is left there",
+        "no-unbindable": "rootfsPropagation unbindable fails",
     },
     "crun": {
         "state-rootfs": "the state's rootfs is as the configuration says, not absolute",
@@ -72,6 +76,10 @@ QUIRKS: dict[str, dict[str, str]] = {
         "lax-user": "what follows a user's number is not looked at",
         "wrapped-user": "a user id is taken modulo 2**32",
         "no-ignore-paused": "`exec` has no --ignore-paused",
+        "copies-links": "tmpcopyup makes files of their own of hard links",
+        "tmpfs-mode": "a tmpfs does not have the mode of the directory that it covers",
+        "any-device": "what lies where a device is to be is left there",
+        "proc-at-root": "proc and sysfs go to directories of the root only",
         "kill-leaves-frozen": "a paused container that is killed dies when it is resumed",
     },
     "sampan": {
