@@ -80,7 +80,7 @@ class Engine:
                 ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120  # In an emulated machine it takes half of that.
         while time.monotonic() < deadline:
             with contextlib.suppress(SampanError):
                 self.client.call("GET", "/_ping")
@@ -88,6 +88,7 @@ class Engine:
             if self._process.poll() is not None:
                 break
             time.sleep(0.02)
+        self.stop(signal.SIGKILL)
         pytest.fail(f"the engine did not start: {self.log()[-2000:]}")
 
     def load_box(self) -> None:
