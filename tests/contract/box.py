@@ -18,9 +18,6 @@ from typing import Any
 
 from tests.contract.runtimes import Runtime, children, reap_all
 
-GROUP = f"/sampan-contract-{os.getpid()}"
-"""All containers' cgroups are below it."""
-
 APPLETS = (
     "cat", "env", "echo", "false", "grep", "head", "id", "kill", "ls", "mkdir", "ps", "pwd", "readlink", "seq", "sh",
     "sleep", "stty", "tail", "touch", "true", "tty", "umask", "wc",
@@ -130,6 +127,8 @@ class Box:
         self.rootfs = self.bundle / "rootfs"
         self.state_root = directory / "state"
         self.id = "box"
+        self.group = f"/sampan-contract/{directory.name}"
+        """All its containers' cgroups are below it."""
         self._count = itertools.count()
         self._others = set(children())
         self.make_rootfs(self.rootfs)
@@ -177,7 +176,7 @@ class Box:
             ],
             "linux": {
                 "namespaces": [{"type": each} for each in kinds],
-                "cgroupsPath": f"{GROUP}/{self.id}",
+                "cgroupsPath": f"{self.group}/{self.id}",
                 "resources": {"devices": [{"allow": False, "access": "rwm"}]},
             },
         }  # fmt: skip
@@ -285,7 +284,7 @@ class Box:
         """What there is of the container: its state, cgroups, mounts and processes."""
         container_id = container_id or self.id
         found = [str(self.state_root / container_id)] if os.path.lexists(self.state_root / container_id) else []
-        found += group_directories(f"{GROUP}/{container_id}")
+        found += group_directories(f"{self.group}/{container_id}")
         for info in (pathlib.Path("/proc/self/mountinfo").read_text(), self.runtime.mountinfo()):
             found += [line for line in info.splitlines() if str(self.directory) in line]
         reap_all(but=tuple(self._others))
@@ -307,7 +306,7 @@ class Box:
 
         def none() -> bool:
             reap_all(but=tuple(self._others))
-            groups = group_directories(f"{GROUP}/{self.id}")
+            groups = group_directories(f"{self.group}/{self.id}")
             return not any(pathlib.Path(group, "cgroup.procs").read_text() for group in groups)
 
         wait_for(none, "the end of every process")
@@ -338,7 +337,9 @@ class Box:
         points = [line.split()[4] for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines()]
         for each in reversed([point for point in points if point.startswith(f"{self.directory}/")]):
             subprocess.run(["umount", "--lazy", each], check=True)
-        groups = [root for top in group_directories(GROUP) for root, _, _ in os.walk(top, topdown=False) if root != top]
+        groups = [
+            root for top in group_directories(self.group) for root, _, _ in os.walk(top, topdown=False) if root != top
+        ]
         while pids := {pid for each in groups for pid in _processes(each)} | set(children()) - self._others:
             for each in groups:
                 if os.path.exists(each + "/freezer.state"):

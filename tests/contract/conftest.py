@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import tempfile
 from collections.abc import Iterator
 
 import pytest
 
 from sampan.linux import process
-from tests.contract.box import GROUP, Box, group_directories
+from tests.contract.box import Box, group_directories
 from tests.contract.runtimes import QUIRKS, Runtime, opened
 
 
@@ -20,7 +21,7 @@ def subreaper() -> Iterator[None]:
     process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
     yield
     process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)
-    for each in group_directories(GROUP):
+    for each in group_directories("/sampan-contract"):
         with contextlib.suppress(OSError):
             os.rmdir(each)
 
@@ -38,11 +39,31 @@ def runtime(request: pytest.FixtureRequest, subreaper: None) -> Iterator[Runtime
         yield found
 
 
-@pytest.fixture
-def box(runtime: Runtime, short_dir: pathlib.Path) -> Iterator[Box]:
-    made = Box(runtime, short_dir)
+@contextlib.contextmanager
+def _box(runtime: Runtime, directory: pathlib.Path) -> Iterator[Box]:
+    made = Box(runtime, directory)
     yield made
     try:
         made.clean()
     finally:
         made.sweep()
+        for each in group_directories(made.group):
+            os.rmdir(each)
+
+
+@pytest.fixture
+def box(runtime: Runtime, short_dir: pathlib.Path) -> Iterator[Box]:
+    """One of the test's own."""
+    with _box(runtime, short_dir) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def running(runtime: Runtime) -> Iterator[Box]:
+    """One whose container runs, for all tests of the file, which leave it running."""
+    with (
+        tempfile.TemporaryDirectory(prefix="smp", dir="/tmp") as directory,
+        _box(runtime, pathlib.Path(directory)) as made,
+    ):
+        made.launch()
+        yield made

