@@ -9,9 +9,18 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 
+import pytest
+
 from tests.contract.box import Box, wait_for
 
-INSTANTS = 10
+INSTANTS = 6
+
+STEPS = {
+    "create": ("mkdir", "rename", "clone3", "sendmsg", "recvmsg"),
+    "start": ("connect", "sendmsg", "recvmsg", "unlink"),
+    "delete": ("pidfd_send_signal", "rmdir", "unlink"),
+}
+"""System calls that change something, or at which another process comes in."""
 
 
 def _kill_at_instants(box: Box, prepare: Callable[[], object], *line: str) -> Iterator[bool]:
@@ -62,6 +71,30 @@ def test_delete_killed_at_any_instant(box: Box) -> None:
         killed += each
         _removed(box)
     assert killed
+
+
+@pytest.mark.requires("program:strace")
+@pytest.mark.parametrize("command", STEPS)
+def test_killed_at_every_step(box: Box, command: str) -> None:
+    """By the kernel's tracing, so that no step is missed by chance: at the first of its system calls of a kind, the
+    second, and so on in growing steps, as long as there are so many."""
+    if box.runtime.differs("killed-leaves"):
+        return
+    preparations: dict[str, Callable[[], object]] = {"start": box.create, "delete": box.launch}
+    prepare = preparations.get(command, lambda: None)
+    force = ["--force"] if command == "delete" else []
+    killed = 0
+    for call in STEPS[command]:
+        for number in (1, 2, 4, 8):
+            prepare()
+            inject = f"inject={call}:signal=KILL:when={number}"
+            strace = ("strace", "-qq", "-o", f"{box.directory}/trace", "-e", f"trace={call}", "-e", inject)
+            died = box.spawn(command, *force, box.id, prefix=strace).wait().status == -signal.SIGKILL
+            killed += died
+            _removed(box)
+            if not died:
+                break
+    assert killed >= len(STEPS[command])
 
 
 def test_exec_killed_at_any_instant(box: Box) -> None:
