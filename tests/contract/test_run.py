@@ -57,6 +57,18 @@ def test_signals_to_the_runtime_are_passed_on(box: Box, number: signal.Signals) 
     assert running.out == f"ready\ngot {name}\n"
 
 
+def test_signals_that_come_at_once(box: Box) -> None:
+    """The program itself sends them to its parent, the runtime, by its first instructions."""
+    kinds = [{"type": each} for each in ("network", "ipc", "uts", "mount")]
+    script = ("sh", "-c", "trap 'exit 9' TERM; kill $PPID; while :; do sleep 0.01; done")
+    box.configure(*script, linux={"namespaces": kinds})
+    for _ in range(3):
+        assert box.call("run", box.id).status == 9
+    box.launch(*FOREVER, linux={"namespaces": kinds})
+    for _ in range(3):
+        assert box.call("exec", box.id, *script).status == 9
+
+
 def test_detached(box: Box) -> None:
     outcome = box.call("run", "--detach", "--pid-file", "../pid", box.id).succeeded()
     assert outcome.out + outcome.err == ""

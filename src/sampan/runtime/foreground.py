@@ -8,6 +8,7 @@ import select
 import signal
 import termios
 import tty
+from collections.abc import Iterator
 
 from sampan.linux import process, terminal
 
@@ -15,9 +16,20 @@ _CHUNK = 1 << 15
 _OURS = {signal.SIGCHLD, signal.SIGWINCH, signal.SIGKILL, signal.SIGSTOP, signal.SIGURG, signal.SIGPIPE}
 
 
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Signals that come while a process is made wait for the one who passes them on. (The process unblocks them for
+    itself.)"""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _OURS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class Foreground:
-    """`master`: the process's terminal, closed at the end; None if it has none. Made before the process runs, so that
-    no signal is lost."""
+    """`master`: the process's terminal, closed at the end; None if it has none. Made while the signals are held, so
+    that none is lost."""
 
     def __init__(self, master: int | None, subreaper: bool) -> None:
         if subreaper:

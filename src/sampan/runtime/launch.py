@@ -12,7 +12,7 @@ from sampan.errors import CommandNotExecutable, CommandNotFound, Conflict, Inval
 from sampan.oci.runtime import Capabilities, Process, Spec, User
 from sampan.runtime import group
 from sampan.runtime.container import Container, Stdio, decode_config, read_config
-from sampan.runtime.foreground import Foreground
+from sampan.runtime.foreground import Foreground, signals_held
 from sampan.runtime.identity import check_id
 from sampan.runtime.options import Words
 from sampan.runtime.plan import Options
@@ -49,16 +49,17 @@ def _make(name: str, root: str, options: Words, given: Words) -> int:
     detached = name == "create" or given.on("detach")
     _check_terminal(spec.process.terminal, detached, given.text("console-socket"))
     preserved, spec = _preserved(given, spec)
-    container = Container.create(
-        given.arguments[0], bundle, root, Stdio(0, 1, 2), spec=spec, content=content,
-        window=None if detached else _window(),
-        options=Options(
-            systemd=options.on("systemd-cgroup"), pivot=not given.on("no-pivot"),
-            keyring=not given.on("no-new-keyring"), rootless=_rootless(options.text("rootless", "auto")),
-            preserved=preserved, detached=name == "create",
-        ),
-    )  # fmt: skip
-    foreground = None if detached else Foreground(container.master, subreaper=not given.on("no-subreaper"))
+    with contextlib.nullcontext() if detached else signals_held():
+        container = Container.create(
+            given.arguments[0], bundle, root, Stdio(0, 1, 2), spec=spec, content=content,
+            window=None if detached else _window(),
+            options=Options(
+                systemd=options.on("systemd-cgroup"), pivot=not given.on("no-pivot"),
+                keyring=not given.on("no-new-keyring"), rootless=_rootless(options.text("rootless", "auto")),
+                preserved=preserved, detached=name == "create",
+            ),
+        )  # fmt: skip
+        foreground = None if detached else Foreground(container.master, subreaper=not given.on("no-subreaper"))
     with contextlib.ExitStack() as undo:
         undo.callback(container.delete, force=True)
         if detached:
@@ -164,15 +165,17 @@ def _exec(root: str, given: Words) -> int:
     process = _process(container, given)
     detached = given.on("detach")
     _check_terminal(process.terminal, detached, given.text("console-socket"))
-    made = container.exec(process, Stdio(0, 1, 2), window=None if detached else _window(), preserved=_count(given))
-    try:
-        if detached:
-            _hand_over(made.master, given.text("console-socket"))
-        _write_pid(given.text("pid-file"), made.pid)
-    except (SampanError, OSError):
-        made.end()
-        raise
-    return 0 if detached else Foreground(made.master, subreaper=False).wait(made.pid, made.pidfd)
+    with contextlib.nullcontext() if detached else signals_held():
+        made = container.exec(process, Stdio(0, 1, 2), window=None if detached else _window(), preserved=_count(given))
+        try:
+            if detached:
+                _hand_over(made.master, given.text("console-socket"))
+            _write_pid(given.text("pid-file"), made.pid)
+        except (SampanError, OSError):
+            made.end()
+            raise
+        foreground = None if detached else Foreground(made.master, subreaper=False)
+    return foreground.wait(made.pid, made.pidfd) if foreground else 0
 
 
 def _process(container: Container, given: Words) -> Process:
