@@ -29,7 +29,7 @@ ABSENT = object()
 
 Json = dict[str, Any]
 
-_PATIENCE = 10.0
+_PATIENCE = 30.0
 _CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
 _LOGRUS = re.compile(r'level=(error|fatal) msg=("(?:[^"\\]|\\.)*"|\S+)')
 
@@ -103,7 +103,13 @@ class Running(Outcome):
 
     def wait(self) -> Outcome:
         """Its end."""
-        self.status = self.process.wait(_PATIENCE)
+        try:
+            self.status = self.process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            place = pathlib.Path(f"/proc/{self.process.pid}/wchan").read_text()
+            self.process.kill()
+            self.status = self.process.wait()
+            raise AssertionError(f"it does not end, and waits in {place}: {self}") from None
         if self.process.stdin:
             self.process.stdin.close()
         return self

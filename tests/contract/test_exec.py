@@ -178,7 +178,7 @@ def test_detached(running: Box) -> None:
 
 
 def test_a_pid_file_in_the_foreground(running: Box) -> None:
-    path = running.directory / "pid"
+    path = running.directory / "foreground-pid"
     outcome = running.spawn("exec", "--pid-file", str(path), running.id, "sh", "-c", "echo ready; exec sleep 1000")
     outcome.until("ready")
     os.kill(int(wait_for(lambda: path.exists() and path.read_text())), signal.SIGKILL)
