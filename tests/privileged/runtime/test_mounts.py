@@ -12,6 +12,7 @@ import pytest
 
 from sampan.errors import InvalidArgument, SampanError, Unsupported
 from sampan.linux import mount as m
+from sampan.linux import selinux
 from sampan.oci.runtime import DeviceCgroup, IDMapping, LinuxResources, Mount, Namespace
 from tests.privileged.runtime.mountinfo import Mounted, parse
 from tests.privileged.runtime.test_container import Box
@@ -275,6 +276,13 @@ def test_mount_label_needs_selinux(box: Box) -> None:
         pytest.skip("SELinux is enabled")
     with pytest.raises(Unsupported, match="mountLabel: SELinux is not enabled"):
         seen(box, mount_label="system_u:object_r:container_file_t:s0")
+
+
+def test_mount_label_is_a_new_mounts_context(box: Box, monkeypatch: pytest.MonkeyPatch, volume: pathlib.Path) -> None:
+    """Where SELinux says that it is there and is not, the first mount that takes a context says so: not /proc."""
+    monkeypatch.setattr(selinux, "enabled", lambda: True)
+    with pytest.raises(InvalidArgument, match=r'at "/dev": .*context'):
+        seen(box, bind("/x", volume), mount_label="system_u:object_r:container_file_t:s0:c1,c2")
 
 
 # --- Destinations and sources -------------------------------------------------------------------------------

@@ -55,6 +55,27 @@ def test_cve_2025_31133_a_null_device_that_is_none(box: Box, monkeypatch: pytest
         box.run("cat", "/proc/keys")
 
 
+@pytest.mark.parametrize("null", ["missing", "file", "link"])
+def test_cve_2025_31133_a_containers_own_null_device_is_not_trusted(box: Box, null: str) -> None:
+    """A volume as /dev, in which somebody puts what is to be shown in the hidden file's place, or nothing."""
+    (box.root / "etc/secret").write_text("of the image")
+    volume = box.bundle / "dev"
+    volume.mkdir()
+    (volume / "shown").write_text("shown")
+    if null == "file":
+        (volume / "null").write_text("shown")
+    elif null == "link":
+        (volume / "null").symlink_to("/etc/secret")
+    mounts = (
+        *(each for each in box.spec("true").mounts if not each.destination.startswith("/dev")),
+        Mount(destination="/dev", type="bind", source=str(volume), options=("rbind",)),
+    )
+    status, text = box.run(
+        "cat", "/etc/secret", "/proc/keys", mounts=mounts, masked_paths=("/etc/secret", "/proc/keys")
+    )
+    assert (status, text) == (0, "")
+
+
 def _over(box: Box, destination: str, source: pathlib.Path | str) -> tuple[Mount, ...]:
     bind = Mount(destination=destination, type="bind", source=str(source), options=("rbind",))
     return (*box.spec("true").mounts, bind)
