@@ -68,6 +68,7 @@ class Systemd:
         self._signals: list[Message] = []
         self._deadline = time.monotonic() + _TIMEOUT
         self._private = False
+        self._subscribed = False
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             self._socket.settimeout(_TIMEOUT)
@@ -182,16 +183,21 @@ class Systemd:
 
     def _job(self, member: str, signature: str, body: Encoder) -> str:
         """Call what makes a job, and wait for the job's result: the call's return says only that it is queued."""
-        if not self._private:
-            rule = f"type='signal',sender='{_MANAGER}',member='JobRemoved'"
-            self._bus("AddMatch", "s", Encoder().string(rule))
-        self._manager("Subscribe")
+        self._subscribe()
         job = self._manager(member, signature, body).values[0]
         while True:
             for message in self._signals:
                 if message.member == "JobRemoved" and len(message.values) == 4 and message.values[1] == job:
                     return str(message.values[3])
             self._signals = [self._receive()]
+
+    def _subscribe(self) -> None:
+        if not self._subscribed:
+            if not self._private:
+                rule = f"type='signal',sender='{_MANAGER}',member='JobRemoved'"
+                self._bus("AddMatch", "s", Encoder().string(rule))
+            self._manager("Subscribe")
+            self._subscribed = True
 
     def _bus(self, member: str, signature: str = "", body: Encoder | None = None) -> Message:
         name = "org.freedesktop.DBus"

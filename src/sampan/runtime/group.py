@@ -144,5 +144,6 @@ def refused(error: Exception) -> SampanError:
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         note = "".join(f" ({each})" for each in getattr(error, "__notes__", ()))
-        return InvalidArgument(f"cgroup: {place}{(error.strerror or str(error)).lower()}{note}")
+        words = error.strerror or str(error)
+        return InvalidArgument(f"cgroup: {place}{words[:1].lower()}{words[1:]}{note}")
     return InvalidArgument(f"cgroup: {error}")

@@ -11,9 +11,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from sampan.errors import Unsupported
 from sampan.linux import namespaces
 from sampan.linux.cgroup import Cgroup, group_of, hierarchies
 from sampan.oci.runtime import CPU, DeviceCgroup, HugepageLimit, LinuxResources, Memory, NetworkResources, Pids
+from sampan.runtime.container import Container, Stdio
+from sampan.runtime.plan import Options
+from tests.privileged.runtime.test_container import Box
 
 pytestmark = pytest.mark.requires("root", "cgroup1")
 
@@ -163,6 +167,15 @@ def test_what_this_kernel_lacks_is_named(group: Cgroup, limits: LinuxResources, 
         pytest.skip(f"the {named} controller is mounted")
     with pytest.raises(OSError, match=named):
         group.apply(limits)
+
+
+@pytest.mark.requires("program:busybox")
+def test_systemds_driver_is_refused_by_name(tmp_path: pathlib.Path) -> None:
+    box = Box(tmp_path)
+    spec = box.spec("true", cgroups_path="system.slice:box:one")
+    with pytest.raises(Unsupported, match="cgroup v2 only"):
+        Container.create(box.id, str(box.bundle), box.state_root, Stdio(), spec=spec, options=Options(systemd=True))
+    assert os.listdir(box.state_root) == []
 
 
 # --- Devices -------------------------------------------------------------------------------------------------

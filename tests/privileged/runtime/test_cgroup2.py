@@ -156,7 +156,7 @@ def test_swap_alone_is_counted_from_the_memory_there_is(group: Cgroup) -> None:
 
 def test_an_update_that_is_refused_changes_nothing(group: Cgroup) -> None:
     group.apply(LinuxResources(memory=Memory(limit=64 << 20, swap=64 << 20), pids=Pids(limit=7)))
-    with pytest.raises(OSError, match="Invalid argument") as refused:
+    with pytest.raises(OSError, match="out of range") as refused:
         group.apply(
             LinuxResources(memory=Memory(limit=32 << 20), pids=Pids(limit=5), unified={"cpu.weight": "0"}), update=True
         )
@@ -227,7 +227,7 @@ def test_files_by_their_own_names(group: Cgroup) -> None:
 
 def test_a_group_that_is_threaded_takes_none_below() -> None:
     above = Cgroup(f"{BASE}-threaded/above")
-    above.create()
+    os.makedirs(above.directories[0])  # Without controllers, of which some know no threads.
     try:
         pathlib.Path(above.directories[0], "cgroup.type").write_text("threaded")
         with pytest.raises(OSError, match="threaded"):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _KILL_TIMEOUT = 10.0
 _DELETE_TIMEOUT = 2.0
-_ALL_SIGNALLED = 1.0
+_ALL_SIGNALLED = 5.0
 """Seconds that a group has to stop, so that no process escapes a signal by forking."""
 
 
@@ -334,17 +334,27 @@ class Cgroup:
         """Send a signal to every process in the group, those that are being born too."""
         if number == signal.SIGKILL and self._kill_at_once():
             return
-        pids = self.pids()
+        directory = self.directory("freezer")
+        deadline = time.monotonic() + _ALL_SIGNALLED
         # This process would stop itself, if it were in the group.
-        stop = not self.frozen() and os.getpid() not in pids
+        stop = directory is not None and not self.frozen() and os.getpid() not in self.pids()
+        signalled: set[int] = set()
         try:
-            if stop:
-                with contextlib.suppress(OSError):
-                    self.freeze(True, _ALL_SIGNALLED)
-                    pids = self.pids()
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, number)
+            still = not stop
+            while True:
+                if stop and not still and directory is not None:
+                    with contextlib.suppress(OSError):
+                        still = _freezes(directory, unified=self.unified)
+                born = set(self.pids()) - signalled
+                for pid in born:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, number)
+                signalled |= born
+                # When all stand still, and have been looked at since, nobody can have been missed.
+                if (still and not born) or time.monotonic() > deadline:
+                    break
+                if not born:
+                    time.sleep(0.001)
         finally:
             if stop or number == signal.SIGKILL:  # v1's frozen processes die only when they are thawed.
                 with contextlib.suppress(OSError):
@@ -440,13 +450,18 @@ def _inside(directory: str) -> str:
 
 
 def _delegate(directory: str) -> None:
-    """Let the groups below have every controller that this one has. v2."""
+    """Let the groups below have every controller that this one has. v2.
+
+    A group with processes has none to give. The kernel would give the threaded ones, and make it a group of threads.
+    """
     enabled = set(read(f"{directory}/cgroup.subtree_control").split())
-    for controller in read(f"{directory}/cgroup.controllers").split():
+    missing = [each for each in read(f"{directory}/cgroup.controllers").split() if each not in enabled]
+    if not missing or (os.path.exists(f"{directory}/cgroup.type") and read(f"{directory}/cgroup.procs").strip()):
+        return
+    for controller in missing:
         # One by one: cpu is refused where real-time processes run, and must not take the others along.
-        if controller not in enabled:
-            with contextlib.suppress(OSError):
-                write(f"{directory}/cgroup.subtree_control", f"+{controller}")
+        with contextlib.suppress(OSError):
+            write(f"{directory}/cgroup.subtree_control", f"+{controller}")
 
 
 def _set_frozen(directory: str, frozen: bool, *, unified: bool) -> None:
@@ -454,6 +469,14 @@ def _set_frozen(directory: str, frozen: bool, *, unified: bool) -> None:
         write(f"{directory}/cgroup.freeze", "1" if frozen else "0")
     else:
         write(f"{directory}/freezer.state", "FROZEN" if frozen else "THAWED")
+
+
+def _freezes(directory: str, *, unified: bool) -> bool:
+    """Have the group stop, without waiting: whether it has."""
+    _set_frozen(directory, True, unified=unified)
+    if unified:
+        return "frozen 1" in read(f"{directory}/cgroup.events")
+    return read(f"{directory}/freezer.state").strip() == "FROZEN"
 
 
 def _freeze_v2(directory: str, frozen: bool, deadline: float) -> None:
