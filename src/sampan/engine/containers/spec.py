@@ -11,6 +11,7 @@ import msgspec
 from sampan.api.containers import HostConfig, Resources, words
 from sampan.engine.containers import propagation
 from sampan.engine.containers.record import MountPoint, Record
+from sampan.engine.host import cgroup_has, cgroup_version
 from sampan.engine.security.confinement import ALL_DEVICES, DEVICE_RULES, confine
 from sampan.errors import InvalidArgument
 from sampan.oci.runtime import (
@@ -268,14 +269,17 @@ def _host_devices() -> list[Device]:
 
 
 def resources(limits: Resources) -> LinuxResources:
-    """The limits in the runtime specification's units; what is not set is left out."""
+    """The limits in the runtime specification's units; what is not set is left out, and so is, as Docker has it, what
+    this machine's cgroups don't have: without accounting of swap, memory alone is limited."""
+    first = cgroup_version() == "1"
+    # Docker: without a word about swap, as much again as memory.
+    swap = limits.memory_swap or (limits.memory * 2 if limits.memory else None)
     memory = Memory(
         limit=limits.memory or None,
-        # Docker: without a word about swap, as much again as memory.
-        swap=limits.memory_swap or (limits.memory * 2 if limits.memory else None),
+        swap=-1 if swap and first and not cgroup_has("memory", "memory.memsw.limit_in_bytes") else swap,
         reservation=limits.memory_reservation or None,
-        swappiness=limits.memory_swappiness if limits.memory_swappiness != -1 else None,
-        disable_oom_killer=limits.oom_kill_disable or None,
+        swappiness=limits.memory_swappiness if first and limits.memory_swappiness != -1 else None,
+        disable_oom_killer=limits.oom_kill_disable or None if first else None,
     )
     quota, period = limits.cpu_quota or None, limits.cpu_period or None
     if limits.nano_cpus:
