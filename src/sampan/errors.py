@@ -14,7 +14,11 @@ class SampanError(Exception):
 
     @property
     def message(self) -> str:
-        return str(self.args[0]) if self.args else type(self).__name__
+        """What it names may come from anywhere: it adds no line, and nothing that a terminal would obey."""
+        text = str(self.args[0]) if self.args else type(self).__name__
+        if text.isprintable():
+            return text
+        return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 class InvalidArgument(SampanError):

@@ -16,7 +16,7 @@ from sampan.linux import capabilities
 from sampan.linux import process as linux_process
 from sampan.oci.runtime import Capabilities, Process, Rlimit, User
 from sampan.runtime import identity, scheduling, seccomp
-from sampan.runtime.process import Confinement
+from sampan.runtime.process import Confinement, quoted
 
 _NULL = os.makedev(1, 3)
 _MOST_USERS = 1 << 20
@@ -193,11 +193,6 @@ def find_program(name: str, env: Mapping[str, str]) -> str:
     if not os.access(found, os.X_OK, effective_ids=True):
         raise CommandNotExecutable(f"exec {_shown(found)}: permission denied")
     return found
-
-
-def quoted(text: str) -> str:
-    """In double quotes, on one line."""
-    return msgspec.json.encode(text).decode()
 
 
 def _shown(path: str) -> str:

@@ -20,17 +20,16 @@ from sampan.errors import Conflict, Internal, InvalidArgument, NotFound, SampanE
 from sampan.linux import process
 from sampan.linux.cgroup import Cgroup
 from sampan.linux.namespaces import CLONE_PARENT
+from sampan.oci.decoding import decode
 from sampan.oci.runtime import Hooks, LinuxResources, Process, Spec
 from sampan.runtime import birth, group, hooks, identity, idmap, init, log, seccomp, state, sync
 from sampan.runtime.hooks import Status
 from sampan.runtime.plan import Options, Plan, plan, with_default_devices
-from sampan.runtime.process import Confinement, checked_process, confinement, inherited
+from sampan.runtime.process import Confinement, checked_process, confinement, inherited, warn_of
 
 if TYPE_CHECKING:  # The command has none, and need not load it.
     from sampan.linux.cgroup.counters import Counters
     from sampan.runtime.newborn import Newborn
-
-_SPEC = msgspec.json.Decoder(Spec)
 
 
 _DEATH = 10.0
@@ -83,7 +82,7 @@ def read_config(bundle: str) -> bytes:
 def decode_config(content: bytes, bundle: str) -> Spec:
     """Raises InvalidArgument."""
     try:
-        return _SPEC.decode(content)
+        return decode(content, Spec)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidArgument(f"{bundle}/config.json: {error}") from error
 
@@ -148,6 +147,7 @@ class Container:
                 undo.callback(newborn.dismiss)
             spec = spec or load_spec(bundle)
             what = plan(spec, container_id, bundle, options)
+            warn_of(what.process)
             directory = held.enter_context(state.reserved(state_root, container_id))
             undo.callback(state.remove, state_root, container_id)
             if what.unit:
@@ -335,6 +335,7 @@ class Container:
         if self.process is None:  # Nothing may run beside it that is less confined.
             raise Internal(f"container {self.id}: its configuration is lost")
         wanted = checked_process(inherited(wanted, self.process))
+        warn_of(wanted)
         program = seccomp.compiled(self._confinement.seccomp, self._state_root)
         if self.pidfd < 0:
             raise Conflict(f"container {self.id} is not running")
@@ -517,6 +518,7 @@ def _fork(
         with child:
             pid, pidfd = _clone(what, cgroup)
             if pid == 0:
+                parent.close()  # Or else the child would never see it close, when this process is killed.
                 init.run(what, stdio, window, child, listener=listener)
     except BaseException:
         parent.close()

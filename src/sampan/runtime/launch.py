@@ -9,6 +9,7 @@ import socket
 import msgspec
 
 from sampan.errors import CommandNotExecutable, CommandNotFound, Conflict, InvalidArgument, SampanError, Unsupported
+from sampan.oci.decoding import decode
 from sampan.oci.runtime import Capabilities, Process, Spec, User
 from sampan.runtime import group
 from sampan.runtime.container import Container, Stdio, decode_config, read_config
@@ -183,7 +184,7 @@ def _process(container: Container, given: Words) -> Process:
     if path:
         try:
             with open(path, "rb") as file:
-                return msgspec.json.decode(file.read(), type=Process)
+                return decode(file.read(), Process)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidArgument(f"{path}: {error}") from error
     args = tuple(given.arguments[1:])

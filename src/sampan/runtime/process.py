@@ -1,4 +1,4 @@
-"""What config.json says of a process, checked before anything is made. runtime-spec config.md, "Process". Pure."""
+"""What config.json says of a process, checked before anything is made. runtime-spec config.md, "Process"."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sampan.linux.capabilities import NUMBERS
 from sampan.linux.process import RLIMITS
 from sampan.linux.seccomp import profile
 from sampan.oci.runtime import Capabilities, Linux, Personality, Process, Rlimit, Seccomp, User
-from sampan.runtime import scheduling
+from sampan.runtime import log, scheduling
 from sampan.runtime.identity import check_id
 
 _PERSONALITIES = {"LINUX": 0x0000, "LINUX32": 0x0008}
@@ -48,6 +48,11 @@ def checked_process(process: Process) -> Process:
     return process
 
 
+def quoted(text: str) -> str:
+    """In double quotes and on one line, as Go's %q."""
+    return msgspec.json.encode(text).decode()
+
+
 def inherited(wanted: Process, first: Process) -> Process:
     """The process to be executed in a container besides its `first`: what it does not say of its own confinement is as
     there, as in runc. (`noNewPrivileges` it always says.)"""
@@ -55,15 +60,25 @@ def inherited(wanted: Process, first: Process) -> Process:
     return msgspec.structs.replace(wanted, **missing)
 
 
+def warn_of(process: Process) -> None:
+    """What is left out of it."""
+    if process.capabilities is not None:
+        sets = (getattr(process.capabilities, name) for name in process.capabilities.__struct_fields__)
+        unknown = {name for names in sets for name in names}.difference(NUMBERS)
+        if unknown:
+            names = quoted(" ".join(sorted(unknown)))[1:-1]
+            log.warning(f"ignoring unknown or unavailable capabilities: [{names}]")
+
+
 def _check_variable(entry: str) -> None:
     """As runc's: what is no `name=value` is refused, not left out."""
     name, separator, _ = entry.partition("=")
     if "\0" in entry:
-        raise InvalidArgument(f"process.env: embedded null byte: {entry!r}")
+        raise InvalidArgument(f"process.env: embedded null byte: {quoted(entry)}")
     if not separator:
-        raise InvalidArgument(f"process.env: invalid environment variable: {entry!r}")
+        raise InvalidArgument(f"invalid environment variable: {quoted(entry)}")
     if not name:
-        raise InvalidArgument(f"process.env: environment variable name can't be empty: {entry!r}")
+        raise InvalidArgument(f"environment variable name can't be empty: {quoted(entry)}")
 
 
 def _check_user(user: User) -> None:

@@ -93,12 +93,3 @@ def test_any_configuration_is_planned_or_refused(spec: Spec) -> None:
         plan(spec, "id", "/bundle")
     except (InvalidArgument, Unsupported) as error:
         assert error.message
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.binary(max_size=200))
-def test_any_bytes_are_decoded_or_refused(data: bytes) -> None:
-    try:
-        msgspec.json.decode(data, type=Spec)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return
