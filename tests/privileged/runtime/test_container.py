@@ -8,11 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import msgspec
 import pytest
 
 from sampan.errors import CommandNotExecutable, CommandNotFound, Conflict, InvalidArgument, SampanError
+from sampan.linux import process
 from sampan.linux.cgroup import Cgroup
 from sampan.oci.runtime import (
     Capabilities,
@@ -30,6 +32,7 @@ from sampan.oci.runtime import (
     Syscall,
     User,
 )
+from sampan.runtime import seccomp
 from sampan.runtime.container import Container, Stdio
 
 pytestmark = pytest.mark.requires("root", "overlay", "seccomp", "program:busybox")
@@ -262,3 +265,19 @@ def test_the_command(box: Box) -> None:
     assert (done.returncode, done.stdout) == (4, b"from sampan\n"), done.stderr
     missing = subprocess.run([*runtime, "state", "none"], capture_output=True, check=False)
     assert (missing.returncode, missing.stderr) == (1, b"sampan-runtime: container none does not exist\n")
+
+
+def test_its_maker_is_killed(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its birth and the word that it waits for: it sees the maker's end, and goes too."""
+    monkeypatch.setattr(seccomp, "compiled", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    process.become_subreaper()
+    maker = os.fork()
+    if maker == 0:
+        Container.create(box.id, str(box.bundle), box.state_root, Stdio(), spec=box.spec("true"))
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(maker, 0)[1]) == -signal.SIGKILL
+    end = time.monotonic() + 5
+    while (orphan := os.waitpid(-1, os.WNOHANG)) == (0, 0) and time.monotonic() < end:
+        time.sleep(0.01)
+    Container.load(box.id, box.state_root).delete(force=True)
+    assert os.waitstatus_to_exitcode(orphan[1]) == 1
