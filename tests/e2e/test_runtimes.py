@@ -395,8 +395,9 @@ def test_the_engine_is_killed_and_adopts_what_lives(engine: Engine, runtime: str
     docker(*run, "--name", "again", "--restart", "always", "box", "sh", "-c", "sleep 0.3", check=True)
     docker(*run, "--name", "counts", "box", "sh", "-c", count, check=True)
     docker(*run, "--rm", "--name", "self", "box", "sleep", "0.5", check=True)
+    # Unbuffered: what readline() had read ahead, communicate() would not see.
     attached = subprocess.Popen(
-        ["docker", "attach", "--no-stdin", "counts"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        ["docker", "attach", "--no-stdin", "counts"], stdout=subprocess.PIPE, bufsize=0, stderr=subprocess.DEVNULL,
         env=engine.environment,
     )  # fmt: skip
     assert attached.stdout is not None
