@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pathlib
 import shutil
@@ -37,7 +38,7 @@ NEEDS: dict[str, Callable[[], bool]] = {
     "nftables": lambda: _netlink(12),  # NETLINK_NETFILTER
     "seccomp": lambda: os.path.exists("/proc/sys/kernel/seccomp/actions_avail"),
 }
-"""What a test can ask for by name; `program:NAME` asks for a command on the PATH."""
+"""What a test can ask for by name; `program:NAME` asks for a command on the PATH, `module:NAME` for a Python module."""
 
 # What CI's machines have by nature: a cgroup version and systemd are the machine's choice, all else must be there.
 _MACHINE_DEPENDENT = {"cgroup1", "cgroup2", "systemd"}
@@ -46,6 +47,8 @@ _MACHINE_DEPENDENT = {"cgroup1", "cgroup2", "systemd"}
 def _met(need: str) -> bool:
     if need.startswith("program:"):
         return shutil.which(need.removeprefix("program:"), path=os.environ["PATH"] + ":/usr/sbin:/sbin") is not None
+    if need.startswith("module:"):
+        return importlib.util.find_spec(need.removeprefix("module:")) is not None
     if need not in NEEDS:
         pytest.fail(f"the test requires {need!r}, which tests/conftest.py does not know", pytrace=False)
     return NEEDS[need]()

@@ -13,7 +13,9 @@ from sampan.engine.config import Config
 from sampan.engine.containers.execs import Execs
 from sampan.engine.containers.service import Containers
 from sampan.engine.events import EventBus
+from sampan.engine.host import backing_filesystem
 from sampan.engine.volumes import Volumes
+from sampan.errors import Unavailable
 from sampan.network.controller import NetworkController, NetworkSettings
 from sampan.network.sandboxes import SandboxPool
 
@@ -51,6 +53,11 @@ class Engine:
     async def _start(self) -> None:
         begun = time.monotonic()
         paths = self.config.paths
+        if backing_filesystem(paths.data_root) == "overlay":
+            # The kernel takes no overlay as another one's upper directory: no container could ever be mounted.
+            raise Unavailable(
+                f"{paths.data_root} is on an overlay file system: put the data root onto a volume or a disk"
+            )
         self.core = await run_blocking(Core, paths)
         self.spawner = await Spawner.start()
         settings = NetworkSettings(
