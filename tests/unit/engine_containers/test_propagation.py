@@ -7,7 +7,8 @@ import pathlib
 
 import pytest
 
-from sampan.engine.containers.propagation import check, of_root
+from sampan.engine.containers.mounts import parse_bind
+from sampan.engine.containers.propagation import checked, of_root
 from sampan.engine.containers.record import MountPoint
 from sampan.errors import InvalidArgument
 from sampan.linux import mount as m
@@ -51,13 +52,28 @@ def test_what_the_source_must_lie_in(
     for source in ("/v/below", "/v", str(tmp_path / "link")):
         for kind in ("private", "rprivate", "", "shared", "rshared", "slave", "rslave"):
             if kind in allowed or kind not in SHARING:
-                check([_point(kind, source)])
+                checked((_point(kind, source),))
             else:
                 wanted = "shared or slave" if kind.endswith("slave") else "shared"
                 with pytest.raises(
                     InvalidArgument, match=f"path {source} is mounted on /v but it is not a {wanted} mount"
                 ):
-                    check([_point(kind, source)])
+                    checked((_point(kind, source),))
+
+
+def test_what_holds_the_data_root_follows_the_host_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    for source in ("/", "/var", "/var/lib/sampan", "/var/lib/sampan/volumes"):
+        point = parse_bind(f"{source}:/x", "/var/lib/sampan")
+        assert (point.propagation, point.follows) == ("rslave", True)
+        with pytest.raises(InvalidArgument, match='must use either propagation mode "rslave" or "rshared"'):
+            parse_bind(f"{source}:/x:private", "/var/lib/sampan")
+        assert parse_bind(f"{source}:/x:rshared", "/var/lib/sampan").propagation == "rshared"
+    for source in ("/va", "/var/lib/sampan2", "/etc"):
+        assert parse_bind(f"{source}:/x", "/var/lib/sampan").propagation == "rprivate"
+    point = parse_bind("/var:/x", "/var/lib/sampan")
+    for tags, propagation in (((), "rprivate"), (("shared:1",), "rslave")):
+        monkeypatch.setattr(m, "mounts", lambda tags=tags: [m.Mount("/", "/", "ext4", tags)])
+        assert [each.propagation for each in checked((point,))] == [propagation]
 
 
 def test_the_table_of_mounts() -> None:

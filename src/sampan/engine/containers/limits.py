@@ -7,6 +7,7 @@ import os
 import msgspec
 
 from sampan.api.containers import HostConfig, Resources
+from sampan.engine.host import cgroup_has
 from sampan.errors import InvalidArgument
 from sampan.linux.cgroup import hierarchies
 
@@ -104,6 +105,12 @@ def discarded(host: HostConfig) -> tuple[HostConfig, tuple[str, ...]]:
             "OOM killer is disabled for the container, but no memory limit is set, this can result in the system "
             "running out of resources."
         )
+    if host.memory and host.memory_swap != -1 and not cgroup_has("memory", "memory.memsw.limit_in_bytes"):
+        warnings.append(
+            "Your kernel does not support swap limit capabilities or the cgroup is not mounted. "
+            "Memory limited without swap."
+        )
+        host = msgspec.structs.replace(host, memory_swap=-1)
     if host.memory_swappiness not in (None, -1) and trees.unified:
         warnings.append(
             "Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. "

@@ -52,7 +52,7 @@ def parse_bind(text: str, data_root: str) -> MountPoint:
     if source.startswith("/"):
         return MountPoint(
             type="bind", source=posixpath.normpath(source), destination=destination, mode=mode, writable=writable,
-            propagation=_propagation(source, propagation, data_root), create_source=True,
+            propagation=_propagation(source, propagation, data_root), follows=not propagation, create_source=True,
         )  # fmt: skip
     return MountPoint(
         type="volume", name=source, destination=destination, mode=mode or "z", writable=writable, copy=copy,
@@ -116,7 +116,7 @@ def from_mount(mount: Mount, data_root: str) -> MountPoint:
             return MountPoint(
                 type="bind", source=posixpath.normpath(mount.source), destination=destination,
                 writable=not mount.read_only, propagation=_propagation(mount.source, propagation, data_root),
-                create_source=create,
+                follows=not propagation, create_source=create,
                 recursive=not (options and options.non_recursive),
             )  # fmt: skip
         case "volume":

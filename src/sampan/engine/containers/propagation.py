@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+import msgspec
+
 from sampan.engine.containers.record import MountPoint
 from sampan.errors import InvalidArgument
 from sampan.linux import mount as m
@@ -14,17 +16,23 @@ _WANTED = {
 }  # fmt: skip
 
 
-def check(points: Iterable[MountPoint]) -> None:
-    """Raises InvalidArgument, in Docker's words, for a bind mount that asks for what its source's mount is not."""
-    asking = [point for point in points if point.propagation in _WANTED]
-    if not asking:
-        return
+def checked(points: tuple[MountPoint, ...]) -> tuple[MountPoint, ...]:
+    """As they will be mounted. Raises InvalidArgument, in Docker's words, for a bind mount that asks for what its
+    source's mount is not."""
+    if not any(point.propagation in _WANTED for point in points):
+        return points
     mounts = m.mounts()
-    for point in asking:
-        around = _around(os.path.realpath(point.source), mounts)
-        if around is not None and not any(tag.startswith(_WANTED[point.propagation]) for tag in around.tags):
-            kind = "shared or slave" if point.propagation.endswith("slave") else "shared"
-            raise InvalidArgument(f"path {point.source} is mounted on {around.point} but it is not a {kind} mount")
+    return tuple(_checked(point, mounts) if point.propagation in _WANTED else point for point in points)
+
+
+def _checked(point: MountPoint, mounts: Iterable[m.Mount]) -> MountPoint:
+    around = _around(os.path.realpath(point.source), mounts)
+    if around is None or any(tag.startswith(_WANTED[point.propagation]) for tag in around.tags):
+        return point
+    if point.follows:
+        return msgspec.structs.replace(point, propagation="rprivate")
+    kind = "shared or slave" if point.propagation.endswith("slave") else "shared"
+    raise InvalidArgument(f"path {point.source} is mounted on {around.point} but it is not a {kind} mount")
 
 
 def _around(path: str, mounts: Iterable[m.Mount]) -> m.Mount | None:

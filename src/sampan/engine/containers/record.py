@@ -20,6 +20,7 @@ _SCHEMA = (
 class MountPoint(msgspec.Struct, frozen=True, kw_only=True):
     """One mount of a container, resolved. `type`: bind, volume or tmpfs. `source`: the host's directory, or empty.
     `name`: the volume's. `mode`: the options as they were given (`ro,z`). `copy`: fill an empty volume from the image.
+    `follows`: its propagation was not asked for, and is as good as the source allows.
     """
 
     type: str
@@ -29,6 +30,7 @@ class MountPoint(msgspec.Struct, frozen=True, kw_only=True):
     mode: str = ""
     writable: bool = True
     propagation: str = ""
+    follows: bool = False
     copy: bool = False
     recursive: bool = True
     options: tuple[str, ...] = ()

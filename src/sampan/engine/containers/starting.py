@@ -140,7 +140,7 @@ def _runtime_error(error: SampanError, *, foreign: bool) -> SampanError:
 def _prepare(engine: Engine, container: Container, endpoint: Endpoint | None) -> Create:
     """Everything on disk that the shim needs. Blocks."""
     record, paths = container.record, engine.core.paths
-    propagation.check(record.mounts)
+    record = msgspec.structs.replace(record, mounts=propagation.checked(record.mounts))
     bundle = paths.bundle(record.id)
     root = engine.core.snapshots.mount(record.id)
     _write_files(engine, container, bundle, endpoint)
