@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import os
 import pathlib
+import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
@@ -256,6 +258,26 @@ echo over
 """
     done = engine.docker("run", "--rm", "--network", "none", "box", "sh", "-c", script, check=True)
     assert done.stdout == "over\n"
+
+
+def test_cve_2021_41091_a_users_way_to_what_containers_have_written(engine: Engine) -> None:
+    """A set-user-id program of root's in a volume or in the container's own layer, and an ordinary user of the host."""
+    script = "cp /bin/busybox /v/suid; cp /bin/busybox /suid; chmod 4755 /v/suid /suid; sleep 100"
+    above = pathlib.Path(engine.paths.data_root).parent
+    with _running(engine, "-v", "written:/v", "box", "sh", "-c", script) as container:
+        engine.docker("exec", container, "sh", "-c", "until [ -u /suid ]; do sleep 0.1; done", check=True)
+        inspected = json.loads(engine.docker("inspect", container, check=True).stdout)[0]
+        places = [inspected["Mounts"][0]["Source"], *inspected["GraphDriver"]["Data"].values()]
+        programs = [f"{place}/suid" for place in places if os.path.exists(f"{place}/suid")]
+        assert len(programs) == 3  # The volume's, and the layer's under two names.
+        above.chmod(0o711)
+        try:
+            for program in programs:
+                with pytest.raises(PermissionError):
+                    subprocess.run([program, "true"], user=65534, group=65534, extra_groups=(), check=True)
+        finally:
+            above.chmod(0o700)
+    engine.docker("volume", "rm", "written", check=True)
 
 
 @pytest.mark.parametrize("way", ["run", "exec"])

@@ -97,10 +97,12 @@ class Paths:
         return "sampan" if self.exec_root == DEFAULT_EXEC_ROOT else f"smp{self._suffix}"
 
     def make(self) -> None:
-        """Make the directories: open to root alone, but for the way to a bind-mounted root file system."""
+        """Make the directories. The data root is closed to all but root: containers put set-user-id programs into their
+        volumes, and root's would be everybody's (CVE-2021-41091)."""
         for path, mode in (
-            (self.data_root, 0o711), (self.content, 0o700), (self.overlay2, 0o710), (f"{self.overlay2}/l", 0o710),
+            (self.data_root, 0o710), (self.content, 0o700), (self.overlay2, 0o710), (f"{self.overlay2}/l", 0o710),
             (self.containers, 0o710), (self.volumes, 0o701), (self.temporary, 0o700), (self.exec_root, 0o711),
             (self.shims, 0o700), (self.runtime, 0o700), (self.netns, 0o711),
         ):  # fmt: skip
             os.makedirs(path, mode=mode, exist_ok=True)
+        os.chmod(self.data_root, 0o710)  # It may have been somebody else's, or an earlier version's.

@@ -69,8 +69,8 @@ class Lock:
         self._pidfile = config.pid_path
         self._descriptors: list[int] = []
         try:
-            for directory in (config.data_root, config.exec_root):
-                os.makedirs(directory, mode=0o711, exist_ok=True)
+            for directory, mode in ((config.data_root, 0o710), (config.exec_root, 0o711)):
+                os.makedirs(directory, mode=mode, exist_ok=True)
                 self._take(f"{directory}/engine.lock", directory)
             os.makedirs(os.path.dirname(self._pidfile), exist_ok=True)
             with open(f"{self._pidfile}.new", "w") as file:
