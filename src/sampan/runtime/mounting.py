@@ -216,10 +216,16 @@ def _mount_cgroups(tree: Tree, step: MountStep, own: bool, group: Cgroup) -> Non
     trees = hierarchies()
     with closing(_place(tree, step)[0]) as place:
         if trees.unified:
-            if own:
-                m.mount("cgroup", of_descriptor(place), "cgroup2", step.flags, ",".join(step.own))
-            else:
+            if not own:
                 _bind_directory(trees.roots[""], place, step.flags)
+                return
+            try:
+                m.mount("cgroup", of_descriptor(place), "cgroup2", step.flags, ",".join(step.own))
+            except OSError as error:
+                # Where the host's /sys is bound, its cgroup mount is there, over which none can be mounted again.
+                if error.errno != errno.EBUSY:
+                    raise
+                _bind_directory(group.shown(trees.roots[""]), place, step.flags)
             return
         attributes = m.MOUNT_ATTR_NOSUID | m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_NOEXEC
         with closing(m.new_mount("tmpfs", (("source", "tmpfs"), ("mode", "755")), attributes)) as inside:

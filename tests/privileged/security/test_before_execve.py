@@ -201,11 +201,14 @@ def test_no_module_of_the_bundles_is_imported(box: Box) -> None:
         (box.bundle / f"{name}.py").write_text(f"open({str(box.bundle / 'imported')!r}, 'w')\n")
     command = Command(box)
     command.configure(box.spec("true"))
-    program = pathlib.Path(sys.executable).with_name("sampan-runtime")
+    program = pathlib.Path(__file__).parents[3] / "scripts/sampan-runtime"
     done = subprocess.run(
-        [program, "--root", box.state_root, "run", box.id], cwd=box.bundle, capture_output=True, check=False,
+        [sys.executable, program, "--root", box.state_root, "run", box.id],
+        cwd=box.bundle,
+        capture_output=True,
+        check=False,
         stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     assert not (box.bundle / "imported").exists()
 

@@ -104,7 +104,7 @@ def test_cve_2022_0492_nothing_of_cgroups_can_be_written(
     assert "written" not in text
     assert "mkdir: done" not in text
     tried = [int(line.partition(": ")[2]) for line in text.splitlines() if line.startswith("tried")]
-    assert sum(tried) > len(_trees())
+    assert sum(tried) >= len(_trees())
 
 
 @pytest.fixture

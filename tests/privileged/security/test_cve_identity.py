@@ -30,7 +30,7 @@ def _held(status: str) -> dict[str, str]:
 @contextlib.contextmanager
 def _running(box: Box) -> Iterator[Container]:
     container = Container.create(
-        box.id, str(box.bundle), box.state_root, Stdio(), spec=box.spec("sleep", "100")
+        box.id, str(box.bundle), box.state_root, Stdio(), spec=box.spec("sleep", "1000")
     )  # fmt: skip
     try:
         container.start()
@@ -74,7 +74,7 @@ def test_cve_2022_29162_an_exec_with_one_more(box: Box) -> None:
     """`runc exec --cap` added it to the inheritable set too."""
     command = Command(box)
     more = f"{1 << 5 | 1 << 13:016x}"
-    with command.running(box.spec("sleep", "100")):
+    with command.running(box.spec("sleep", "1000")):
         done = command("exec", "--cap", "CAP_NET_RAW", box.id, "cat", "/proc/self/status")
         held = _held(done.stdout)
         assert (held["CapInh"], held["CapAmb"], held["CapPrm"], held["CapBnd"]) == (_NONE, _NONE, more, more)
@@ -88,7 +88,7 @@ def test_cve_2024_40635_and_2026_30892_an_exec_as_a_user(box: Box) -> None:
     """`crun exec --user 1` ran as root. And a number that does not fit must not become root's."""
     command = Command(box)
     script = "id -u; id -g"
-    with command.running(box.spec("sleep", "100")):
+    with command.running(box.spec("sleep", "1000")):
 
         def ids(user: str) -> list[str]:
             done = command("exec", "--user", user, box.id, "sh", "-c", script)
@@ -117,7 +117,7 @@ def test_cve_2024_40635_and_2026_30892_an_exec_as_a_user(box: Box) -> None:
 )
 def test_cve_2024_40635_in_the_documents_of_an_exec(box: Box, user: User) -> None:
     command = Command(box)
-    with command.running(box.spec("sleep", "100")):
+    with command.running(box.spec("sleep", "1000")):
         (box.bundle / "process").write_bytes(msgspec.json.encode(msgspec.structs.replace(_status(), user=user)))
         done = command("exec", "--process", str(box.bundle / "process"), box.id)
         assert (done.returncode, done.stdout) == (255, "")

@@ -262,6 +262,6 @@ def test_cve_2024_45310_what_is_missing_is_made_inside(box: Box, make: Callable[
                 except OSError:
                     refused += 1
         assert _untouched(victim)
-        assert done > 100 < refused + done
+        assert done > 5 < refused + done
     finally:
         os.close(root)
