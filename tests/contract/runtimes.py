@@ -94,7 +94,7 @@ _HYBRID = "/sys/fs/cgroup/unified"
 class Runtime:
     """An implementation of the command line: how it is called, and where it differs."""
 
-    def __init__(self, name: str, program: str, mounts: int | None = None) -> None:
+    def __init__(self, name: str, *program: str, mounts: int | None = None) -> None:
         """`mounts`: a process whose mount namespace it runs in."""
         self.name = name
         self.program = program
@@ -107,9 +107,9 @@ class Runtime:
     def argv(self, directory: str) -> list[str]:
         """What stands before the runtime's own arguments, to run it in `directory`."""
         if self.mounts is None:
-            return [self.program]
+            return [*self.program]
         # A directory that was opened before the namespace is entered belongs to the namespace that is left.
-        return ["nsenter", f"--mount=/proc/{self.mounts}/ns/mnt", f"--wdns={directory}", self.program]
+        return ["nsenter", f"--mount=/proc/{self.mounts}/ns/mnt", f"--wdns={directory}", *self.program]
 
     def differs(self, name: str) -> bool:
         """Whether it has the quirk, which one of the runtimes must have."""
@@ -129,7 +129,8 @@ class Runtime:
 def opened(name: str) -> Iterator[Runtime]:
     """The runtime of that name, ready to be called."""
     if name == "sampan":
-        yield Runtime(name, str(pathlib.Path(sys.executable).with_name("sampan-runtime")))
+        script = pathlib.Path(sys.executable).with_name("sampan-runtime")
+        yield Runtime(name, str(script)) if script.exists() else Runtime(name, sys.executable, "-m", "sampan.runtime")
         return
     program = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
     assert program is not None, f"{name} is not installed"
@@ -145,7 +146,7 @@ def opened(name: str) -> Iterator[Runtime]:
     with holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"ready\n"
-        yield Runtime(name, program, holder.pid)
+        yield Runtime(name, program, mounts=holder.pid)
 
 
 def children() -> list[int]:

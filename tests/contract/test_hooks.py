@@ -87,7 +87,8 @@ def life(box: Box) -> int:
     pid = box.pid
     assert ran(box) == ([*EARLY, "poststart"] if box.runtime.differs("poststart-early") else list(EARLY))
     box.start()
-    wait_for(lambda: {"startContainer", "poststart"} <= set(ran(box)))
+    log = box.directory / "logs/log"
+    wait_for(lambda: {"startContainer 1", "poststart 1"} <= set(log.read_text().splitlines()))
     box.end(pid)
     assert "poststop" not in ran(box)
     box.call("delete", box.id).succeeded()
