@@ -123,6 +123,12 @@ def test_checkpoints_are_refused(box: Box, command: str) -> None:
     assert outcome.message
 
 
+def test_options_that_engines_give_always(box: Box) -> None:
+    for options in (("--rootless", "false"), ("--rootless=true",), ("--rootless=auto",), ("--debug",)):
+        assert box.call("list", "-q", options=options).succeeded().out == ""
+    assert box.call("list", options=("--rootless", "maybe")).status in (0, 1)
+
+
 # --- The state root -----------------------------------------------------------------------------------
 
 

@@ -69,6 +69,15 @@ def test_signals_that_come_at_once(box: Box) -> None:
         assert box.call("exec", box.id, *script).status == 9
 
 
+@pytest.mark.parametrize("flags", [[], ["--no-subreaper"]], ids=["subreaper", "none"])
+def test_orphans_of_the_container(box: Box, flags: list[str]) -> None:
+    """Without a pid namespace they are the runtime's to reap while it waits; the status is the first process's."""
+    kinds = [{"type": each} for each in ("network", "ipc", "uts", "mount")]
+    box.configure("sh", "-c", "sh -c 'sleep 0.05 & exit 7'; sleep 0.15; exit 3", linux={"namespaces": kinds})
+    assert box.call("run", *flags, box.id).status == 3
+    assert box.nothing_left()
+
+
 def test_detached(box: Box) -> None:
     outcome = box.call("run", "--detach", "--pid-file", "../pid", box.id).succeeded()
     assert outcome.out + outcome.err == ""
