@@ -4,7 +4,6 @@ python -I -S imports_driver.py PATHS: reads cases from standard input, writes wh
 spawner imports and no more, so that nothing is there by chance.
 """
 
-# ruff: noqa: E402 - the order of the imports is the spawner's
 from __future__ import annotations
 
 import sys
