@@ -49,9 +49,9 @@ def _outcome(box: Box, way: str, cwd: str, stdin: int | None) -> str:
         arguments = ("sleep", "100") if sleeping else ("sh", "-c", script)
         spec = box.spec(*arguments, cwd="/" if sleeping else cwd)
         try:
-            container = Container.create(
-                box.id, str(box.bundle), box.state_root, Stdio(stdin, writing, writing), spec=spec
-            )  # fmt: skip
+            # The output's end must not be held by who sleeps.
+            stdio = Stdio() if sleeping else Stdio(stdin, writing, writing)
+            container = Container.create(box.id, str(box.bundle), box.state_root, stdio, spec=spec)
         except SampanError as error:
             return error.message
         try:
