@@ -20,7 +20,7 @@ from typing import BinaryIO
 import msgspec
 
 from sampan.core.compression import GZIP_MAGIC, ZSTD_MAGIC, decompressed
-from sampan.core.content import ContentStore
+from sampan.core.content import MAX_DOCUMENT, ContentStore
 from sampan.core.images import Image, ImageStore
 from sampan.core.snapshots.overlay2 import Overlay2
 from sampan.errors import DataCorrupt, InvalidArgument, NotFound
@@ -46,7 +46,6 @@ from sampan.oci.reference import Reference, parse_reference
 _REFERENCE_NAME = "org.opencontainers.image.ref.name"
 _CONTAINERD_NAME = "io.containerd.image.name"
 _CHUNK = 1 << 20
-_MAX_DOCUMENT = 8 << 20
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -117,7 +116,7 @@ class Archives:
     def _document(self, files: dict[str, Digest], name: str) -> bytes:
         if name not in files:
             raise InvalidArgument(f"invalid archive: {name} is missing")
-        if self._content.size(files[name]) > _MAX_DOCUMENT:
+        if self._content.size(files[name]) > MAX_DOCUMENT:
             raise InvalidArgument(f"invalid archive: {name} is too large")
         return self._content.read(files[name])
 

@@ -16,6 +16,8 @@ from typing import BinaryIO
 from sampan.errors import DataCorrupt, NotFound, ResourceExhausted
 from sampan.oci.digest import Digest, encoded
 
+MAX_DOCUMENT = 8 << 20
+"""Bytes of a manifest, an index or an image's configuration."""
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
@@ -51,9 +53,13 @@ class ContentStore:
             raise NotFound(f"blob {digest} not found") from None
 
     def read(self, digest: Digest) -> bytes:
-        """A small blob, whole. Raises NotFound."""
+        """A document, whole. Raises NotFound, DataCorrupt for what is too large for one: its size is a registry's or an
+        archive's to say, and it is in memory for as long as it is decoded."""
         with self.open(digest) as file:
-            return file.read()
+            content = file.read(MAX_DOCUMENT + 1)
+        if len(content) > MAX_DOCUMENT:
+            raise DataCorrupt(f"blob {digest} is too large for a document")
+        return content
 
     def open(self, digest: Digest) -> BinaryIO:
         """Raises NotFound."""
