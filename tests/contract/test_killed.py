@@ -130,7 +130,7 @@ def test_two_creates_of_one_id(box: Box) -> None:
             shutil.rmtree(box.state_root / box.id, ignore_errors=True)
             continue
         assert [each.status for each in ended] == [0, 1], ended
-        assert "exist" in ended[1].message
+        assert "exist" in ended[1].message or box.runtime.differs("create-race-words")
         assert box.status == "created"
         pid = box.state()["pid"]
         box.start()

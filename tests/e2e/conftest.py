@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import pathlib
 import shutil
@@ -55,11 +56,14 @@ def busybox_tar() -> bytes:
 class Engine:
     """A running engine. `docker(...)` runs the docker command against it, `sampan(...)` our own.
 
-    `options` are the daemon's; engines that run at one time need an `address` each for their bridges."""
+    `options` are the daemon's. The bridge of each has an address of its own: the session's engine runs besides a
+    test's."""
 
-    def __init__(self, directory: pathlib.Path, *options: str, address: str = "172.31.251.1/24") -> None:
-        self._options = [*options, "--bip", address]
-        self.address = address
+    _numbers = itertools.count(1)
+
+    def __init__(self, directory: pathlib.Path, *options: str) -> None:
+        self._address = f"172.31.{next(self._numbers)}.1/24"
+        self._options = [*options, "--bip", self._address]
         self.paths = Paths(f"{directory}/data", f"{directory}/run")
         self.host = f"unix://{self.paths.socket}"
         self._directory = directory
@@ -111,6 +115,10 @@ class Engine:
             self._client = None
         self._process.send_signal(number)
         self._process.wait(20)
+
+    def take_down(self) -> None:
+        """The default bridge and the rules outlive the engine; a test's must not."""
+        take_down(self.paths, self._address)
 
     def log(self) -> str:
         return (self._directory / "log").read_text()
@@ -167,7 +175,7 @@ def engine() -> Iterator[Engine]:
         assert running.left_over() == []
     finally:
         running.stop()
-        take_down(running.paths)
+        running.take_down()
         shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -179,8 +187,8 @@ def _no_containers(engine: Engine) -> Iterator[None]:
         engine.remove_containers()
 
 
-def take_down(paths: Paths, address: str = "172.31.251.1/24") -> None:
-    """The default bridge and the rules outlive the engine; a test's must not."""
+def take_down(paths: Paths, address: str) -> None:
+    """Remove the bridge and the rules of an engine that has ended."""
     from sampan.core.metadata import Metadata
     from sampan.network.controller import NetworkController, NetworkSettings
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.conftest import Engine, busybox_tar, take_down
+from tests.e2e.conftest import Engine, busybox_tar
 
 pytestmark = pytest.mark.requires("root", "overlay", "bridge", "nftables", "program:docker", "program:busybox")
 
@@ -38,7 +38,7 @@ def small() -> Iterator[Engine]:
             for container in running.client.call("GET", "/containers/json", all=True):
                 running.client.call("DELETE", f"/containers/{container['Id']}", force=True, v=True)
             running.stop()
-            take_down(running.paths)
+            running.take_down()
     finally:
         subprocess.run(["umount", str(data)], check=False)
         shutil.rmtree(directory, ignore_errors=True)

@@ -47,8 +47,8 @@ REFUSED_IN_OTHER_WORDS: dict[str, tuple[int, str]] = {
     "attach with bad keys": (400, "Invalid detach keys (nope) provided"),
     "address": (
         400,
-        "invalid config for network bridge: invalid endpoint settings:\n* user specified IP address is supported on "
-        "user defined networks only\n* invalid IPv4 address: nope",
+        "invalid config for network bridge: invalid endpoint settings: user specified IP address is supported on "
+        "user defined networks only; invalid IPv4 address: nope",
     ),
     "exec with bad keys": (400, "Invalid detach keys (nope) provided"),
     "list with a bad limit": (400, "invalid value 'x' for limit: not a whole number"),

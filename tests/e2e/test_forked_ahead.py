@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.conftest import Engine, busybox_tar, take_down
+from tests.e2e.conftest import Engine, busybox_tar
 
 pytestmark = pytest.mark.requires(
     "root", "overlay", "bridge", "nftables", "cgroup1", "program:docker", "program:busybox"
@@ -33,7 +33,7 @@ def own() -> Iterator[Engine]:
     finally:
         with contextlib.suppress(ProcessLookupError):
             running.stop()
-        take_down(running.paths)
+        running.take_down()
         shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -27,7 +27,7 @@ from sampan.core.tasks import Task
 from sampan.errors import Conflict
 from sampan.oci.runtime import LinuxResources, Pids, Process
 from sampan.shimapi import messages
-from tests.e2e.conftest import Engine, take_down
+from tests.e2e.conftest import Engine
 
 pytestmark = pytest.mark.requires(
     "root", "overlay", "bridge", "nftables", "program:docker", "program:busybox", "program:runc", "program:crun"
@@ -63,7 +63,7 @@ def engine() -> Iterator[Engine]:
         "slow": {"path": str(slow)},
     }  # fmt: skip
     settings.write_text(json.dumps({"runtimes": runtimes}))
-    running = Engine(directory, "--config-file", str(settings), address="172.31.252.1/24")
+    running = Engine(directory, "--config-file", str(settings))
     running.start()
     try:
         running.load_box()
@@ -72,7 +72,7 @@ def engine() -> Iterator[Engine]:
         assert running.left_over() == []
     finally:
         running.stop()
-        take_down(running.paths, running.address)
+        running.take_down()
         shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -514,9 +514,7 @@ def test_info_names_them(engine: Engine) -> None:
 def test_another_default(engine: Engine) -> None:
     """Ours under the name that clients know, where the settings give it to nobody else; and one by a flag."""
     directory = pathlib.Path(tempfile.mkdtemp(prefix="smp", dir="/tmp"))
-    second = Engine(
-        directory, "--add-runtime", "other=runc", "--default-runtime", "other", address="172.31.253.1/24"
-    )  # fmt: skip
+    second = Engine(directory, "--add-runtime", "other=runc", "--default-runtime", "other")
     second.start()
     try:
         second.load_box()
@@ -530,5 +528,5 @@ def test_another_default(engine: Engine) -> None:
         assert second.left_over() == []
     finally:
         second.stop()
-        take_down(second.paths, second.address)
+        second.take_down()
         shutil.rmtree(directory, ignore_errors=True)

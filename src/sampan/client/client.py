@@ -120,6 +120,8 @@ class Client:
         return self._exchange(self.host.connect(), "POST", path, document, None, headers, query).take()
 
     def _kept(self) -> socket.socket:
+        if self._connection is not None and _has_ended(self._connection):
+            self.close()
         if self._connection is None:
             self._connection = self.host.connect()
         return self._connection
@@ -153,6 +155,17 @@ class Client:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _has_ended(connection: socket.socket) -> bool:
+    """Between two calls there is nothing else to read: the engine closes a connection that has long been idle."""
+    try:
+        connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _message(data: bytes, status: int) -> str:

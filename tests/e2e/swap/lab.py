@@ -73,7 +73,9 @@ class Lab:
         }
         self._roots = [pathlib.Path("/run/runc"), pathlib.Path("/run/sampan-runtime")]
         self._daemons: list[subprocess.Popen[bytes]] = []
-        self._namespace = self.daemon("lab", "unshare", "--net", "sh", "-c", "ip link set lo up; exec sleep infinity")
+        # Forwarding before dockerd finds it off: it would set it, and drop what others forward.
+        script = "ip link set lo up; echo 1 > /proc/sys/net/ipv4/ip_forward; exec sleep infinity"
+        self._namespace = self.daemon("lab", "unshare", "--net", "sh", "-c", script)
         self.until(lambda: self.run("ip", "-br", "link", "show", "lo").out.split()[1:2] == ["UNKNOWN"])
 
     def close(self) -> None:

@@ -59,8 +59,7 @@ def _check(network: str, settings: EndpointSettings) -> None:
         except ValueError:
             faults.append(f"invalid {version} address: {text}")
     if faults:
-        listed = "\n".join(faults if len(faults) == 1 else (f"* {each}" for each in faults))
-        raise InvalidArgument(f"invalid config for network {network}: invalid endpoint settings:\n{listed}")
+        raise InvalidArgument(f"invalid config for network {network}: invalid endpoint settings: {'; '.join(faults)}")
     for given, name in (
         (settings.links, "--link"), (settings.driver_opts, "a network's driver options"),
         (ipam.link_local_ips, "--link-local-ip"),
