@@ -144,6 +144,19 @@ class SandboxPool:
         await self._discard(endpoint)
 
     async def _make(self, network: str, container_id: str, mac: str) -> Endpoint:
+        making = asyncio.ensure_future(self._made(network, container_id, mac))
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+            self._in_background(self._discard_made(making))
+            raise
+
+    async def _discard_made(self, making: asyncio.Task[Endpoint]) -> None:
+        """What the spawner and the threads have begun goes on; only when it is there can it be removed."""
+        with contextlib.suppress(SampanError, OSError):
+            await self._discard(await making)
+
+    async def _made(self, network: str, container_id: str, mac: str) -> Endpoint:
         endpoint: Endpoint = await self._run(lambda: self._controller.allocate(network, container_id, mac=mac))
         try:
             fd = await self._open_netns(endpoint.path)
