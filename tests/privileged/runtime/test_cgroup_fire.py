@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pathlib
 import signal
 import threading
 import time
@@ -11,9 +12,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from sampan.errors import NotFound
 from sampan.linux import namespaces
 from sampan.linux.cgroup import Cgroup, hierarchies
 from sampan.oci.runtime import LinuxResources, Pids
+from sampan.runtime.container import Container, Stdio
+from tests.privileged.runtime.test_container import Box
 
 pytestmark = pytest.mark.requires("root")
 
@@ -221,6 +225,37 @@ def test_two_deletes_at_once(group: Cgroup) -> None:
         reap(pid)
     assert failed == []
     assert not group.exists()
+
+
+@pytest.mark.requires("overlay", "seccomp", "program:busybox")
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_container_that_several_delete_at_once(tmp_path: pathlib.Path, frozen: bool) -> None:
+    """While it forks without an end."""
+    box = Box(tmp_path)
+    script = "for i in 1 2 3 4; do (while :; do busybox true | busybox true; done) & done; wait"
+    spec = box.spec("sh", "-c", script)
+    container = Container.create(box.id, str(box.bundle), box.state_root, Stdio(), spec=spec)
+    container.start()
+    if frozen:
+        container.pause()
+        assert container.status == "paused"
+    children = []
+    for _ in range(3):
+        child = os.fork()
+        if child == 0:
+            status = 1
+            with contextlib.suppress(BaseException):
+                try:
+                    Container.load(box.id, box.state_root).delete(force=True)
+                    status = 0
+                except NotFound:
+                    status = 0
+            os._exit(status)
+        children.append(child)
+    assert os.waitstatus_to_exitcode(os.waitpid(container.pid, 0)[1]) == -signal.SIGKILL
+    assert [reap(child) for child in children] == [0, 0, 0]
+    container.delete()
+    assert box.left() == []
 
 
 def test_groups_made_while_others_are_removed() -> None:

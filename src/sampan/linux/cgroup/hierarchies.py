@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from functools import cache
 
 import msgspec
@@ -32,37 +33,47 @@ def hierarchies() -> Hierarchies:
     A machine with v1 may have v2's tree beside it, without controllers. systemd keeps account of processes by it, so
     that there a container is in it too; elsewhere nobody looks at it, and it is left alone.
     """
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        return found(table, systemd=os.path.isdir(_SYSTEMD))
+
+
+def found(mounts: Iterable[str], *, systemd: bool) -> Hierarchies:
+    """From the lines of a mountinfo. Pure."""
     roots: dict[str, str] = {}
     bases: dict[str, str] = {}
     unified = ""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
-        for line in table:
-            fields, _, rest = line.rstrip("\n").partition(" - ")
-            kind, _, options = rest.split(" ", 2)
-            _, _, _, base, point, *_ = fields.split(" ")
-            if kind == "cgroup":
-                for option in options.split(","):
-                    if option not in ("rw", "ro", "noprefix", "xattr", "clone_children"):
-                        roots.setdefault(option, point)
-            elif kind == "cgroup2":
-                unified = unified or point
-            if kind in ("cgroup", "cgroup2") and base != "/":
-                bases.setdefault(point, base)
+    for line in mounts:
+        fields, _, rest = line.rstrip("\n").partition(" - ")
+        kind, _, options = rest.split(" ", 2)
+        _, _, _, base, point, *_ = fields.split(" ")
+        if kind == "cgroup":
+            for option in options.split(","):
+                if option not in ("rw", "ro", "noprefix", "xattr", "clone_children"):
+                    roots.setdefault(option, point)
+        elif kind == "cgroup2":
+            unified = unified or point
+        if kind in ("cgroup", "cgroup2") and base != "/":
+            bases.setdefault(point, base)
     roots = {each: point for each, point in roots.items() if not each.startswith(("release_agent=", "cpuset_v2_mode"))}
     if unified and all(each.startswith("name=") for each in roots):
         return Hierarchies(True, {"": unified}, bases)
-    if unified and os.path.isdir(_SYSTEMD):
+    if unified and systemd:
         roots[""] = unified
     return Hierarchies(False, roots, bases)
 
 
 def groups_of(trees: Hierarchies, pid: int | str = "self") -> dict[str, str]:
     """A process's group in each tree, by the tree's mount point, as it is seen from there."""
-    paths: dict[str, str] = {}
     with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as table:
-        for line in table:
-            _, controllers, path = line.rstrip("\n").split(":", 2)
-            paths |= dict.fromkeys(controllers.split(","), path)
+        return listed(table, trees)
+
+
+def listed(lines: Iterable[str], trees: Hierarchies) -> dict[str, str]:
+    """From the lines of a /proc/PID/cgroup. Pure."""
+    paths: dict[str, str] = {}
+    for line in lines:
+        _, controllers, path = line.rstrip("\n").split(":", 2)
+        paths |= dict.fromkeys(controllers.split(","), path)
     return {
         root: _seen(paths.get(controller, "/"), trees.bases.get(root, "/")) for controller, root in trees.roots.items()
     }
