@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 import os
 import pathlib
 import shutil
@@ -56,14 +55,10 @@ def busybox_tar() -> bytes:
 class Engine:
     """A running engine. `docker(...)` runs the docker command against it, `sampan(...)` our own.
 
-    `options` are the daemon's. The bridge of each has an address of its own: the session's engine runs besides a
-    test's."""
-
-    _numbers = itertools.count(1)
+    `options` are the daemon's."""
 
     def __init__(self, directory: pathlib.Path, *options: str) -> None:
-        self._address = f"172.31.{next(self._numbers)}.1/24"
-        self._options = [*options, "--bip", self._address]
+        self._options = options
         self.paths = Paths(f"{directory}/data", f"{directory}/run")
         self.host = f"unix://{self.paths.socket}"
         self._directory = directory
@@ -118,7 +113,7 @@ class Engine:
 
     def take_down(self) -> None:
         """The default bridge and the rules outlive the engine; a test's must not."""
-        take_down(self.paths, self._address)
+        take_down(self.paths)
 
     def log(self) -> str:
         return (self._directory / "log").read_text()
@@ -187,7 +182,7 @@ def _no_containers(engine: Engine) -> Iterator[None]:
         engine.remove_containers()
 
 
-def take_down(paths: Paths, address: str) -> None:
+def take_down(paths: Paths, address: str = "") -> None:
     """Remove the bridge and the rules of an engine that has ended."""
     from sampan.core.metadata import Metadata
     from sampan.network.controller import NetworkController, NetworkSettings

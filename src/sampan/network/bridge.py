@@ -66,6 +66,15 @@ def other_subnets(netlink: Netlink, own_bridge: str) -> list[IPv4Network]:
     return used
 
 
+def other_holder(netlink: Netlink, own_bridge: str, subnet: IPv4Network) -> str | None:
+    """The name of an interface, not our own bridge, that has an address of that subnet or of one around it."""
+    names = {link.index: link.name for link in rtnl.links(netlink) if link.name != own_bridge}
+    for each in rtnl.addresses(netlink):
+        if each.index in names and IPv4Network((each.address, each.prefix), strict=False).overlaps(subnet):
+            return names[each.index]
+    return None
+
+
 def _sysctls(name: str) -> None:
     _write("/proc/sys/net/ipv4/ip_forward", "1")
     # A connection from 127.0.0.1 to a published port leaves by the bridge: without this the kernel drops packets

@@ -25,7 +25,7 @@ from ipaddress import IPv4Address, IPv4Interface
 import msgspec
 
 from sampan.core.metadata import Metadata
-from sampan.errors import InvalidArgument, NotFound, ResourceExhausted, Unavailable, Unsupported
+from sampan.errors import Conflict, InvalidArgument, NotFound, ResourceExhausted, Unavailable, Unsupported
 from sampan.linux.netlink import conntrack, rtnl
 from sampan.linux.netlink.nftables import NFNLGRP_NFTABLES
 from sampan.linux.netlink.socket import NETLINK_NETFILTER, NETLINK_ROUTE, Netlink
@@ -92,7 +92,8 @@ class NetworkController:
         """Make the bridge, its sysctls and our firewall table as they must be. Idempotent; also repairs.
 
         A changed `bridge_address` takes effect when no endpoint is left. Raises ResourceExhausted when no default pool
-        is free, Conflict when an interface of the bridge's name is something else, Unavailable from the kernel.
+        is free, Conflict when an interface of the bridge's name is something else or another one has an address of the
+        wanted subnet, Unavailable from the kernel.
         """
         try:
             os.makedirs(self._settings.netns_dir, mode=0o711, exist_ok=True)
@@ -503,6 +504,9 @@ class NetworkController:
         if self._wanted_address is not None:
             if address is None or not in_use:
                 address = self._wanted_address
+                # The host would send what is meant for a container there.
+                if holder := bridge.other_holder(netlink, self._settings.bridge, address.network):
+                    raise Conflict(f"bridge address {address}: interface {holder} has an address of that network")
         elif address is None or not in_use:
             used = bridge.other_subnets(netlink, self._settings.bridge)
             if address is None or any(address.network.overlaps(each) for each in used if each.prefixlen):

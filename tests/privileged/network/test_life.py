@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from sampan.errors import ResourceExhausted, Unavailable
+from sampan.errors import Conflict, ResourceExhausted, Unavailable
 from sampan.network.controller import NetworkController
 from sampan.network.endpoints import PortRequest
 from sampan.network.sandboxes import SandboxPool
@@ -238,6 +238,21 @@ def test_the_subnet_avoids_what_the_host_uses_and_follows_the_setting(tmp_path: 
         assert web.ip == "10.77.0.2"
         assert ask(None, "127.0.0.1", 8080) == "web 10.77.0.1"
         assert "172.20" not in run("ip", "addr", "show", "smplab0") + run("nft", "list", "ruleset")
+
+
+@on_own_host
+def test_a_subnet_that_another_interface_has_is_refused(tmp_path: Path) -> None:
+    run("ip", "link", "add", "other0", "type", "bridge")
+    run("ip", "address", "add", "10.77.0.9/16", "dev", "other0")
+    with Lab(str(tmp_path)) as lab:
+        lab.controller.close()
+        lab.settings = lab.settings_for(lab.tmp, bridge_address="10.77.1.1/24")
+        lab.controller = lab.open_controller()
+        with pytest.raises(Conflict, match=r"address 10\.77\.1\.1/24: interface other0 has an address of that network"):
+            lab.controller.setup()
+        run("ip", "link", "delete", "other0")
+        lab.controller.setup()
+        assert lab.controller.network("bridge").gateway == "10.77.1.1"
 
 
 @on_own_host
