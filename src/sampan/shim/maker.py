@@ -42,11 +42,15 @@ class _Order(msgspec.Struct, frozen=True, array_like=True):
     window: tuple[int, int] | None
 
 
-class Maker:
-    """The shim's end. `pid` is a child that ends by itself."""
+# Made in the spawner: a decoder takes milliseconds to make, and memory that each shim and maker would have of its own.
+_orders = msgspec.msgpack.Decoder(_Order)
+_records = msgspec.msgpack.Decoder(state.Record)
 
-    def __init__(self, pid: int, connection: socket.socket) -> None:
-        self.pid = pid
+
+class Maker:
+    """The shim's end. The maker is a child of this process, and ends by itself."""
+
+    def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
 
     def make(self, create: Create, stdio: Stdio, window: tuple[int, int] | None) -> Container | None:
@@ -63,9 +67,7 @@ class Maker:
             with contextlib.suppress(SampanError):
                 Container.load(create.id, create.state_root).delete(force=True)
             raise Internal(f"container {create.id}: the process that made it has died")
-        return Container.handed_over(
-            msgspec.msgpack.decode(message[1:], type=state.Record), create.state_root, *descriptors
-        )
+        return Container.handed_over(_records.decode(message[1:]), create.state_root, *descriptors)
 
     def dismiss(self) -> None:
         """End it, and its newborn. Idempotent."""
@@ -77,13 +79,13 @@ def fork_maker() -> Maker | None:
     ours, its = sync.pair()
     with its:
         try:
-            pid = os.fork()
+            child = os.fork() == 0
         except OSError:
             ours.close()
             return None
-        if pid == 0:
+        if child:
             _wait(its)
-    return Maker(pid, ours)
+    return Maker(ours)
 
 
 def _wait(connection: socket.socket) -> NoReturn:
@@ -95,7 +97,7 @@ def _wait(connection: socket.socket) -> NoReturn:
         rehearse()
         message, stdio = sync.receive(connection)
         if message:
-            order = msgspec.msgpack.decode(message[1:], type=_Order)
+            order = _orders.decode(message[1:])
             container = Container.create(
                 order.id, order.bundle, order.state_root, Stdio(*stdio), window=order.window, newborn=newborn,
                 options=_OURS,

@@ -26,6 +26,7 @@ from typing import NoReturn
 from sampan.errors import DataCorrupt, SampanError, kind_of
 from sampan.linux import mount, namespaces, process
 from sampan.linux.cgroup import hierarchies
+from sampan.runtime.newborn import rehearse
 from sampan.shim import supervisor
 from sampan.shimapi import framing
 from sampan.shimapi.messages import CleanUp, Done, EnterNetns, Envelope, Failure, NetnsOpened, OpenNetns, Reply, Spawn
@@ -43,6 +44,8 @@ def main(descriptor: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
     hierarchies()
+    # What msgspec learns of a type when it first decodes one is kept in the type: once here, for all who are forked.
+    rehearse()
     # Frozen, no object is touched by a collection any more: the pages stay shared with all children.
     gc.collect()
     gc.freeze()
