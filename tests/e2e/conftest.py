@@ -14,6 +14,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -149,9 +150,22 @@ class Engine:
         return result
 
     def left_over(self) -> list[str]:
-        """What there is of containers in the kernel: mounts, cgroups, processes."""
+        """What there is of containers when what goes on in the background has had its time."""
+        deadline = time.monotonic() + 5
+        while (found := self._left_over()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return found
+
+    def _inspected(self) -> list[Any]:
+        listed = self.client.call("GET", "/containers/json", all=True)
+        return [self.client.call("GET", f"/containers/{each['Id']}/json") for each in listed]
+
+    def _left_over(self) -> list[str]:
         found = [line for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines() if "/merged " in line]
         found = [line.split()[4] for line in found if str(self._directory) in line]
+        known = {each["GraphDriver"]["Data"]["UpperDir"].split("/")[-2] for each in self._inspected()}
+        layers = {each.parent for each in pathlib.Path(self.paths.overlay2).glob("*/work")}
+        found += [str(each) for each in layers if each.name not in known]
         found += os.listdir(self.paths.shims)
         found += [entry for entry in os.listdir(self.paths.runtime) if not entry.startswith(".")]
         found += map(str, pathlib.Path(f"{self.paths.exec_root}/runtimes").glob("*/[!.]*"))

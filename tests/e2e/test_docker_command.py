@@ -284,3 +284,16 @@ def test_a_volume_keeps_the_flags_of_its_source(engine: Engine, tmp_path: pathli
         assert " /v rw,nosuid,nodev,noexec,relatime " in done.stdout
     finally:
         mount.umount(str(volume))
+
+
+def test_only_what_is_removed_at_its_end_is_never_synced(engine: Engine) -> None:
+    def options(name: str) -> str:
+        merged = engine.docker("inspect", "-f", "{{.GraphDriver.Data.MergedDir}}", name, check=True).stdout.strip()
+        return next(line for line in pathlib.Path("/proc/mounts").read_text().splitlines() if f" {merged} " in line)
+
+    engine.docker("run", "-d", "--rm", "--name", "passing", "box", "sleep", "60", check=True)
+    engine.docker("run", "-d", "--name", "staying", "box", "sleep", "60", check=True)
+    assert "volatile" in options("passing")
+    assert "volatile" not in options("staying")
+    engine.docker("rm", "-f", "passing", "staying", check=True)
+    assert engine.left_over() == []

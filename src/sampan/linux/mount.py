@@ -202,10 +202,11 @@ def _said(context: int) -> str:
         return "; ".join(words)
 
 
-def mount_overlay(target: str, lower: list[str], upper: str, work: str) -> None:
+def mount_overlay(target: str, lower: list[str], upper: str, work: str, *, volatile: bool = False) -> None:
     """An overlay of any number of lower directories, topmost first: mount(2) takes one page of options. Linux 6.5."""
-    layers = [("lowerdir+", each) for each in lower]
-    tree = new_mount("overlay", [*layers, ("upperdir", upper), ("workdir", work)])
+    options: list[tuple[str, str | None]] = [("lowerdir+", each) for each in lower]
+    options += [("upperdir", upper), ("workdir", work), *((("volatile", None),) if volatile else ())]
+    tree = new_mount("overlay", options)
     try:
         directory = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -61,6 +61,7 @@ class Spawner:
         self._connection = connection
         self._inbox = framing.Inbox()
         self._poll = select.poll()
+        self._netns = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self._spare: socket.socket | None = None
         self._starting: dict[int, socket.socket] = {}
         """Shims that have their container and are starting it, by the descriptor that they close when it is done."""
@@ -87,15 +88,35 @@ class Spawner:
             case Spawn():
                 self._spawn(envelope, descriptors)
             case OpenNetns() | EnterNetns():
-                pid = os.fork()
-                if pid == 0:
-                    _open_in_namespace(self._connection, envelope.number, envelope.body)
-                _wait(pid)
+                self._open_in_namespace(envelope.number, envelope.body)
             case CleanUp():
                 if os.fork() == 0:
                     _clean_up(self._connection, envelope.number, envelope.body)
             case _:
                 raise DataCorrupt(f"the spawner does not answer {type(envelope.body).__name__}")
+
+    def _open_in_namespace(self, number: int, request: OpenNetns | EnterNetns) -> None:
+        """Answer with a netlink socket of another network namespace. A visit costs less than a child would."""
+        try:
+            if isinstance(request, OpenNetns):
+                os.close(os.open(request.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o444))
+                try:
+                    namespaces.unshare(namespaces.CLONE_NEWNET)
+                    mount.mount("/proc/self/ns/net", request.path, flags=mount.MS_BIND)
+                except OSError:
+                    os.unlink(request.path)
+                    raise
+            else:
+                with open(request.path, "rb") as file:
+                    namespaces.setns(file.fileno(), namespaces.CLONE_NEWNET)
+            with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_ROUTE) as netlink:
+                framing.send(self._connection, Envelope(number, NetnsOpened()), [netlink.fileno()])
+        except OSError as error:
+            message = f"network namespace {request.path}: {(error.strerror or str(error)).lower()}"
+            framing.send(self._connection, Envelope(number, Failure(kind="Unavailable", message=message)))
+        finally:
+            # It can't fail; if it did, the spawner would have to end: whoever is forked now would be in there too.
+            namespaces.setns(self._netns, namespaces.CLONE_NEWNET)
 
     def _spawn(self, envelope: Envelope, descriptors: list[int]) -> None:
         """Hand the container to a shim: to the one that is there, or else to one that is forked now."""
@@ -150,14 +171,6 @@ class Spawner:
         return ours
 
 
-def _wait(pid: int) -> None:
-    """Wait for a child; the kernel reaps it itself, as SIGCHLD is ignored, and then there is none to wait for."""
-    try:
-        os.waitpid(pid, 0)
-    except ChildProcessError:
-        return
-
-
 def _be_shim(connection: socket.socket, ahead: bool) -> NoReturn:
     status = 1
     try:
@@ -170,29 +183,6 @@ def _be_shim(connection: socket.socket, ahead: bool) -> NoReturn:
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(status)
-
-
-def _open_in_namespace(connection: socket.socket, number: int, request: OpenNetns | EnterNetns) -> None:
-    """In a child, whose namespace may change: answer with a netlink socket that belongs to the other one."""
-    try:
-        if isinstance(request, OpenNetns):
-            os.close(os.open(request.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o444))
-            try:
-                namespaces.unshare(namespaces.CLONE_NEWNET)
-                mount.mount("/proc/self/ns/net", request.path, flags=mount.MS_BIND)
-            except OSError:
-                os.unlink(request.path)
-                raise
-        else:
-            descriptor = os.open(request.path, os.O_RDONLY | os.O_CLOEXEC)
-            namespaces.setns(descriptor, namespaces.CLONE_NEWNET)
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_ROUTE) as netlink:
-            framing.send(connection, Envelope(number, NetnsOpened()), [netlink.fileno()])
-    except OSError as error:
-        message = f"network namespace {request.path}: {(error.strerror or str(error)).lower()}"
-        framing.send(connection, Envelope(number, Failure(kind="Unavailable", message=message)))
-    finally:
-        os._exit(0)
 
 
 def _clean_up(connection: socket.socket, number: int, request: CleanUp) -> NoReturn:

@@ -137,6 +137,42 @@ def test_an_image_from_import_to_mount_to_removal(core: Core) -> None:
     core.close()
 
 
+def test_a_volatile_mount_is_the_containers_that_need_nothing_kept(core: Core) -> None:
+    core.import_file_system(io.BytesIO(archive(("file", REG, "hello"))), parse_reference("it"), RunConfig())
+    top = core.images.get("it").top
+    for _ in range(2):
+        core.snapshots.create_container("c", top)
+        merged = core.snapshots.mount("c", volatile=True)
+        assert is_volatile(merged)
+        core.snapshots.unmount("c")
+        # Mounted again, as after a start that failed: the kernel refuses a layer of which it can't tell a crash.
+        assert core.snapshots.mount("c", volatile=True) == merged
+        core.snapshots.unmount("c")
+        assert not is_volatile(core.snapshots.mount("c"))
+        core.snapshots.remove_container("c")
+    core.close()
+
+
+def is_volatile(target: str) -> bool:
+    mounts = map(str.split, pathlib.Path("/proc/mounts").read_text().splitlines())
+    options = next(options for _, where, _, options, *_ in mounts if where == target)
+    return not {"volatile", "fsync=volatile"}.isdisjoint(options.split(","))  # The kernel's words, old and new.
+
+
+def test_a_removal_that_was_interrupted_is_done_at_the_next_opening(core: Core) -> None:
+    core.snapshots.create_container("c", None)
+    merged = core.snapshots.mount("c")
+    name = core.snapshots.forget_container("c")
+    assert name is not None
+    assert core.snapshots.forget_container("c") is None
+    assert os.path.ismount(merged)
+    core.close()
+    again = Core(core.paths)
+    assert os.listdir(again.paths.overlay2) == ["l"]
+    assert os.listdir(f"{again.paths.overlay2}/l") == []
+    again.close()
+
+
 def test_what_an_interrupted_operation_left_goes(core: Core) -> None:
     core.close()
     os.makedirs(f"{core.paths.overlay2}/{'ab' * 32}/diff")

@@ -46,12 +46,17 @@ _BEAR = 'sleep 60 >/dev/null 2>&1 & printf %s $! > "$pids"'
 @pytest.fixture
 def subreaper() -> Iterator[None]:
     """The test in the shim's place. What it leaves is ended."""
+    before = _children()
     process.become_subreaper()
     yield
     process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)
-    for pid in map(int, pathlib.Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()):
+    for pid in _children() - before:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+
+
+def _children() -> set[int]:
+    return set(map(int, pathlib.Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()))
 
 
 class Lab:

@@ -39,12 +39,18 @@ class Snapshotter(Protocol):
     def create_container(self, container_id: str, chain_id: ChainID | None) -> None:
         """Make a writable layer on top."""
 
-    def mount(self, container_id: str) -> str:
-        """Mount a container's file system; returns where. Idempotent."""
+    def mount(self, container_id: str, *, volatile: bool = False) -> str:
+        """Mount a container's file system; returns where. Idempotent. `volatile`: what is written need not outlive
+        the machine, and is never waited for."""
 
     def unmount(self, container_id: str) -> None: ...
 
     def remove_container(self, container_id: str) -> None: ...
+
+    def forget_container(self, container_id: str) -> str | None:
+        """Half of the removal: a name for `discard`, which is done at the next opening if it is not done before."""
+
+    def discard(self, name: str) -> None: ...
 
     def graph_data(self, container_id: str) -> GraphData: ...
 

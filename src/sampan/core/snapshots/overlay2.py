@@ -234,8 +234,11 @@ class Overlay2:
         with self._metadata.transaction() as cursor:
             return {row[0] for row in cursor.execute("SELECT container_id FROM container_layer")}
 
-    def mount(self, container_id: str) -> str:
-        """Mount at `merged`, on the host; returns the path. Idempotent. Raises Unavailable's kin from the kernel."""
+    def mount(self, container_id: str, *, volatile: bool = False) -> str:
+        """Mount at `merged`, on the host; returns the path. Idempotent. Raises ResourceExhausted.
+
+        `volatile`: nothing in it is ever synced, not even at the unmount, which otherwise writes back the whole file
+        system below: for what is removed at its end, and at the next start after a crash of the machine."""
         cache_id, _ = self._container(container_id)
         directory = f"{self.root}/{cache_id}"
         merged = f"{directory}/merged"
@@ -249,12 +252,15 @@ class Overlay2:
             os.makedirs(f"{directory}/empty", mode=0o755, exist_ok=True)
             lower = [f"{directory}/empty"]
         upper, work = f"{directory}/diff", f"{directory}/work"
-        options = f"lowerdir={':'.join(lower)},upperdir={upper},workdir={work}"
+        # With this mark the kernel refuses a layer that was volatile once: it may have lost what was written.
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(f"{work}/work/incompat/volatile")
+        options = f"lowerdir={':'.join(lower)},upperdir={upper},workdir={work}{',volatile' if volatile else ''}"
         try:
             if len(options) < _PAGE and not any(c in self.root for c in ",:\\"):
                 mount("overlay", merged, "overlay", 0, options)
             else:
-                mount_overlay(merged, lower, upper, work)
+                mount_overlay(merged, lower, upper, work, volatile=volatile)
         except OSError as error:
             raise _full(error, f"mount the file system of container {container_id[:12]}") from error
         return merged
@@ -280,14 +286,23 @@ class Overlay2:
 
     def remove_container(self, container_id: str) -> None:
         """Idempotent."""
+        if (name := self.forget_container(container_id)) is not None:
+            self.discard(name)
+
+    def forget_container(self, container_id: str) -> str | None:
+        """Half of the removal, which `discard` ends, or the sweep at the next opening."""
         with self._metadata.transaction() as cursor:
             row = cursor.execute(
                 "SELECT cache_id FROM container_layer WHERE container_id = ?", (container_id,)
             ).fetchone()
             if row is None:
-                return
+                return None
             cursor.execute("DELETE FROM container_layer WHERE container_id = ?", (container_id,))
-        self._remove_directory(row[0])
+        return str(row[0])
+
+    def discard(self, name: str) -> None:
+        """Unmount and remove what `forget_container` named."""
+        self._remove_directory(name)
 
     def graph_data(self, container_id: str) -> GraphData:
         """As Docker's inspect shows a container: all layers below, topmost first."""

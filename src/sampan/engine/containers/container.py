@@ -44,6 +44,9 @@ class Container:
         """Not set while what an ended run took is being given back: those who wait are not told yet, and the next run
         would lose its own."""
         self.given_back.set()
+        self.unmounted = asyncio.Event()
+        """Not set while the file system of a run whose end has been told is being unmounted."""
+        self.unmounted.set()
         self.pending: list[tuple[int, Attachment]] = []
         """Connections that were attached before the start."""
         self._save = save

@@ -11,6 +11,7 @@ import struct
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import msgspec
 
@@ -46,9 +47,12 @@ class Query:
     framed: bool = True
 
     def wants(self, line: Line) -> bool:
-        return (self.stdout if line.stream == "stdout" else self.stderr) and (
-            not self.since or _nanoseconds(line.time) >= self.since
-        )
+        if not (self.stdout if line.stream == "stdout" else self.stderr):
+            return False
+        if not self.since and not self.until:
+            return True
+        moment = _nanoseconds(line.time)
+        return self.since <= moment and (not self.until or moment <= self.until)
 
     def render(self, line: Line) -> bytes:
         """A line as it goes to the client."""
@@ -108,83 +112,93 @@ def _lines(data: bytes) -> Iterator[Line]:
             yield _decode(record)
 
 
-def _tail_offset(path: str, count: int) -> int:
-    """Where the last `count` lines begin."""
-    with open(path, "rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        found = 0
-        at = end
-        while at > 0:
-            size = min(_BLOCK, at)
-            at -= size
-            file.seek(at)
-            block = file.read(size)
-            for position in range(len(block) - 1, -1, -1):
-                if block[position] == 0x0A and at + position != end - 1:
-                    found += 1
-                    if found == count:
-                        return at + position + 1
+def _tail_offset(file: BinaryIO, count: int) -> int:
+    """Where the last `count` complete lines begin."""
+    at = file.seek(0, os.SEEK_END)
+    found = 0
+    while at > 0:
+        size = min(_BLOCK, at)
+        at -= size
+        file.seek(at)
+        block = file.read(size)
+        for position in range(len(block) - 1, -1, -1):
+            if block[position] == 0x0A:
+                found += 1
+                if found > count:  # The end of the line before them.
+                    return at + position + 1
     return 0
 
 
-def read(path: str, query: Query) -> tuple[list[Line], int]:
-    """What the log says now, as far as it is wanted, and where its present file ends. Blocks."""
-    if query.tail == 0:
-        return [], os.path.getsize(path) if os.path.exists(path) else 0
-    lines: list[Line] = []
-    end = 0
-    for each in _files(path):
-        try:
-            # Only where the filters leave every line in can the end be found without reading all.
-            plain = query.tail > 0 and query.stdout and query.stderr and not query.since and not query.until
-            offset = _tail_offset(each, query.tail) if plain else 0
-            with open(each, "rb") as file:
-                file.seek(offset)
-                data = file.read()
-        except FileNotFoundError:
-            continue
-        complete = data.rfind(b"\n") + 1
-        end = offset + complete
-        lines += [line for line in _lines(data[:complete]) if query.wants(line)]
-    if query.until:
-        lines = [line for line in lines if _nanoseconds(line.time) <= query.until]
-    return (lines[-query.tail :] if query.tail > 0 else lines), end
+class Log:
+    """A container's log, held open: what is rotated or removed meanwhile is read to its end all the same.
 
+    `read` once, and then `follow`; `close` at last."""
 
-async def follow(path: str, query: Query, offset: int, running: Callable[[], bool]) -> AsyncIterator[list[Line]]:
-    """What is added from `offset` on, until the container has ended and everything is read."""
-    inode = 0
-    rest = b""
-    while True:
-        live = running()
-        try:
-            with open(path, "rb") as file:
-                status = os.fstat(file.fileno())
-                if inode and status.st_ino != inode:
-                    # It was rotated: what the old file got at last comes first.
-                    with contextlib.suppress(FileNotFoundError), open(f"{path}.1", "rb") as old:
-                        if os.fstat(old.fileno()).st_ino == inode:
-                            old.seek(offset)
-                            rest += old.read()
-                    offset = 0
-                inode = status.st_ino
-                file.seek(offset)
-                data = file.read()
-        except FileNotFoundError:
-            data = b""
-        offset += len(data)
-        rest += data
-        complete = rest.rfind(b"\n") + 1
-        if complete:
-            lines = [line for line in _lines(rest[:complete]) if query.wants(line)]
-            rest = rest[complete:]
-            if query.until:
-                lines = [line for line in lines if _nanoseconds(line.time) <= query.until]
+    def __init__(self, path: str, query: Query) -> None:
+        self._path = path
+        self._query = query
+        self._file: BinaryIO | None = None
+        self._rest = b""
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def read(self) -> list[Line]:
+        """What it says now, as far as it is wanted. Blocks."""
+        query = self._query
+        lines: list[Line] = []
+        # Only where the filters leave every line in can the end be found without reading all.
+        plain = query.tail > 0 and query.stdout and query.stderr and not query.since and not query.until
+        for each in _files(self._path) if query.tail else [self._path]:
+            with contextlib.suppress(FileNotFoundError):
+                file = self._open(each)
+                if query.tail:
+                    file.seek(_tail_offset(file, query.tail) if plain else 0)
+                    lines += self._more()
+                else:
+                    file.seek(0, os.SEEK_END)
+        return lines[-query.tail :] if query.tail > 0 else lines
+
+    async def follow(self, running: Callable[[], bool]) -> AsyncIterator[list[Line]]:
+        """What is added from then on, until the container has ended and everything is read."""
+        while True:
+            live = running()
+            lines = self._more()
+            if self._replaced():
+                lines += self._more()
+                self._open(self._path)
+                lines += self._more()
             if lines:
                 yield lines
-        if query.until and time.time_ns() > query.until:
-            return
-        if not data:
-            if not live:
+            elif not live:
                 return
-            await asyncio.sleep(_POLL)
+            if self._query.until and time.time_ns() > self._query.until:
+                return
+            if not lines:
+                await asyncio.sleep(_POLL)
+
+    def _open(self, path: str) -> BinaryIO:
+        file = open(path, "rb")  # noqa: SIM115 - closed with the log
+        if self._file is not None:
+            self._file.close()
+        self._file, self._rest = file, b""
+        return file
+
+    def _more(self) -> list[Line]:
+        """The complete lines from where the file is read to."""
+        data = self._rest + (self._file.read() if self._file is not None else b"")
+        complete = data.rfind(b"\n") + 1
+        self._rest = data[complete:]
+        return [line for line in _lines(data[:complete]) if self._query.wants(line)]
+
+    def _replaced(self) -> bool:
+        """Whether another file has taken the place of the open one."""
+        try:
+            status = os.stat(self._path)
+        except FileNotFoundError:
+            return False
+        return self._file is None or not os.path.samestat(status, os.fstat(self._file.fileno()))

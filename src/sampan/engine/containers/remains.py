@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
 from typing import TYPE_CHECKING
@@ -20,15 +21,14 @@ from sampan.shimapi.messages import CleanUp
 if TYPE_CHECKING:
     from sampan.engine.services import Engine
 
+_log = logging.getLogger("sampan.containers")
 
-async def give_back(engine: Engine, container: Container, task: Task | None, *, unmount: bool) -> None:
-    """After the end of the process. `task`: the shim, which is told to end. `unmount`: what is removed with the
-    container is unmounted there."""
+
+async def give_back(engine: Engine, container: Container, task: Task | None) -> None:
+    """After the end of the process, all but the mount. `task`: the shim, which is told to end."""
     ending = asyncio.ensure_future(task.shutdown()) if task is not None else None
     await _free_network(engine, container)
     announce.given_back(engine, container.record)
-    if unmount:
-        await _unmount(engine, container)
     if ending is not None:
         with contextlib.suppress(SampanError):
             await ending
@@ -38,7 +38,7 @@ async def give_back(engine: Engine, container: Container, task: Task | None, *, 
 async def release(engine: Engine, container: Container) -> None:
     """All that a run took and that is over. Idempotent."""
     await _free_network(engine, container)
-    await _unmount(engine, container)
+    await unmount(engine, container)
     await remove_remains(engine, container)
 
 
@@ -47,9 +47,19 @@ async def _free_network(engine: Engine, container: Container) -> None:
         await engine.sandboxes.release(container.id)
 
 
-async def _unmount(engine: Engine, container: Container) -> None:
+async def unmount(engine: Engine, container: Container) -> None:
+    """It takes as long as the disk does to write what is in its cache, of the whole file system below."""
     with contextlib.suppress(SampanError, OSError):
         await run_blocking(engine.core.snapshots.unmount, container.id)
+
+
+async def discard(engine: Engine, container: Container, layer: str) -> None:
+    """Remove the files of a container that is gone: nobody has to wait for that."""
+    await container.unmounted.wait()
+    try:
+        await run_blocking(engine.core.snapshots.discard, layer)
+    except OSError as error:
+        _log.warning("remove the layer of %s: %s; the engine's next start tries again", container.id[:12], error)
 
 
 async def remove_remains(engine: Engine, container: Container) -> None:

@@ -27,7 +27,7 @@ from sampan.engine.containers.mounts import wanted_mounts, with_volumes
 from sampan.engine.containers.names import random_name
 from sampan.engine.containers.networking import wanted_endpoint
 from sampan.engine.containers.record import MountPoint, Record, Records
-from sampan.engine.containers.remains import give_back, release, remove_remains
+from sampan.engine.containers.remains import discard, give_back, release, remove_remains, unmount
 from sampan.engine.containers.signals import parse_signal
 from sampan.engine.containers.spec import resources
 from sampan.errors import (
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_STOP_TIMEOUT = 10
 _KILL_TIMEOUT = 30.0
+_DISCARD_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Containers:
         self._records = Records(engine.core.metadata)
         self._containers = {record.id: Container(record, self._records.replace) for record in self._records.all()}
         self._background: set[asyncio.Task[None]] = set()
+        self._discards: set[asyncio.Task[None]] = set()
         self.to_revive: list[Container] = []
         """What `adopt` found ended that must run again, by its restart policy."""
 
@@ -93,6 +95,8 @@ class Containers:
         """The engine goes; the containers stay."""
         for work in list(self._background):
             work.cancel()
+        if self._discards:
+            await asyncio.wait(set(self._discards), timeout=_DISCARD_TIMEOUT)
         for container in self._containers.values():
             container.drop_pending()
             if container.task is not None:
@@ -237,6 +241,7 @@ class Containers:
         if container.running:
             raise NotModified(f"container {container.id} is running")
         await container.given_back.wait()
+        await container.unmounted.wait()
         early: list[msg.Event] = []
         container.released = False
 
@@ -326,17 +331,24 @@ class Containers:
         task, container.task = container.task, None
         self._engine.execs.container_ended(container)
         container.given_back.clear()
+        container.unmounted.clear()
         self.in_background(self._clean_up(container, task, End(exited.exit_status)))
 
     async def _clean_up(self, container: Container, task: Task | None, end: End) -> None:
-        """Give back what a run took. Those who wait are told when it is done: what comes next finds it free."""
+        """Give back what a run took. Those who wait are told when it is done: what comes next finds it free. The mount
+        nobody has to wait for but the next start; what is removed with the container is unmounted there."""
         auto_remove = container.record.host_config.auto_remove
         try:
-            await give_back(self._engine, container, task, unmount=not auto_remove)
+            try:
+                await give_back(self._engine, container, task)
+            finally:
+                container.given_back.set()
+            container.released = True
+            container.tell_ended(end)
+            if not auto_remove:
+                await unmount(self._engine, container)
         finally:
-            container.given_back.set()
-        container.released = True
-        container.tell_ended(end)
+            container.unmounted.set()
         if auto_remove:
             await self._remove_ended(container)
 
@@ -344,10 +356,11 @@ class Containers:
         with contextlib.suppress(SampanError):
             await self.remove(container, volumes=True)
 
-    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+    def in_background(self, work: Coroutine[Any, Any, None], among: set[asyncio.Task[None]] | None = None) -> None:
+        tasks = self._background if among is None else among
         task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     # --- Signals ----------------------------------------------------------------------------------
 
@@ -501,21 +514,25 @@ class Containers:
                     await self._stop(container, 0, "SIGKILL")
                 if not container.released:
                     await release(self._engine, container)
-                await run_blocking(self._remove_files, container, volumes)
+                layer = await run_blocking(self._remove_files, container, volumes)
             finally:
                 container.removing = False
+        if layer is not None:
+            self.in_background(discard(self._engine, container, layer), self._discards)
         container.drop_pending()
         self.publish(container, "destroy")
         container.tell_removed(End(container.record.state.exit_code))
 
-    def _remove_files(self, container: Container, volumes: bool) -> None:
+    def _remove_files(self, container: Container, volumes: bool) -> str | None:
+        """The name of the writable layer, which is left to be discarded."""
         core = self._engine.core
-        core.snapshots.remove_container(container.id)
+        layer = core.snapshots.forget_container(container.id)
         shutil.rmtree(core.paths.bundle(container.id), ignore_errors=True)
         # The row at last: what a kill leaves before that is removed with the container once more.
         self.forget(container)
         if volumes:
             self._remove_anonymous(container.record.mounts)
+        return layer
 
     def publish(self, container: Container, action: str, attributes: dict[str, str] | None = None) -> None:
         """An event about a container, with Docker's attributes: image, name and labels."""

@@ -142,7 +142,7 @@ def _prepare(engine: Engine, container: Container, endpoint: Endpoint | None) ->
     record, paths = container.record, engine.core.paths
     record = msgspec.structs.replace(record, mounts=propagation.checked(record.mounts))
     bundle = paths.bundle(record.id)
-    root = engine.core.snapshots.mount(record.id)
+    root = engine.core.snapshots.mount(record.id, volatile=record.host_config.auto_remove)
     _write_files(engine, container, bundle, endpoint)
     user = User()
     if record.config.user or record.host_config.group_add:

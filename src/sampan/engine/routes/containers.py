@@ -83,14 +83,15 @@ class ContainerRoutes:
         config = log_config(self._engine, container)
         if config.driver != "json-file":
             raise Unsupported("configured logging driver does not support reading")
-        lines, offset = await run_blocking(logs.read, config.path, query)
         kind = MULTIPLEXED_STREAM if query.framed and request.api_version >= (1, 42) else RAW_STREAM
         response = web.StreamResponse(headers={**HEADERS, "Content-Type": kind})
-        await response.prepare(request)
-        await response.write(b"".join(map(query.render, lines)))
-        if request.flag("follow"):
-            async for more in logs.follow(config.path, query, offset, lambda: container.running):
-                await response.write(b"".join(map(query.render, more)))
+        with logs.Log(config.path, query) as log:
+            lines = await run_blocking(log.read)
+            await response.prepare(request)
+            await response.write(b"".join(map(query.render, lines)))
+            if request.flag("follow"):
+                async for more in log.follow(lambda: container.running):
+                    await response.write(b"".join(map(query.render, more)))
         return response
 
     async def stats(self, request: Request) -> web.StreamResponse:
@@ -224,7 +225,8 @@ class ContainerRoutes:
         history = b""
         if request.flag("logs"):
             query = logs.Query(stdout=stdout, stderr=stderr, framed=not config.tty)
-            lines, _ = await run_blocking(logs.read, self._engine.core.paths.log(container.id), query)
+            with logs.Log(self._engine.core.paths.log(container.id), query) as log:
+                lines = await run_blocking(log.read)
             history = b"".join(map(query.render, lines))
         taken = await hijack(request, stream_type(request, tty=config.tty), history)
         attachment = msg.Attachment(
