@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import pathlib
@@ -29,6 +30,14 @@ def root_file_system(directory: pathlib.Path) -> pathlib.Path:
     for name in APPLETS:
         (root / "bin" / name).symlink_to("busybox")
     return root
+
+
+def compiled() -> None:
+    """Compile our modules, as pip does when it installs: a check-out is compiled when a module is first imported, or
+    each time anew where PYTHONDONTWRITEBYTECODE is set."""
+    import sampan
+
+    compileall.compile_dir(os.path.dirname(sampan.__file__), quiet=1)
 
 
 def bundle(root: pathlib.Path, directory: pathlib.Path, *args: str) -> pathlib.Path:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from typing import Any
 
 from sampan.cli.arguments import Parser
 from sampan.errors import InvalidArgument
 
-Document = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)i?b?", re.IGNORECASE)
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
@@ -115,11 +116,11 @@ def add_container_flags(parser: Parser) -> None:
     add("command", nargs=argparse.REMAINDER)
 
 
-def create_document(flags: argparse.Namespace) -> Document:
+def create_document(flags: argparse.Namespace) -> dict[str, Any]:
     """`POST /containers/create` for the flags. Raises InvalidArgument."""
     exposed, bindings = parse_ports(flags.publish, flags.expose)
     attached = flags.attach or ([] if getattr(flags, "detach", False) else ["stdout", "stderr"])
-    document: Document = {
+    document: dict[str, Any] = {
         "Image": flags.image,
         "Cmd": list(flags.command) or None,
         "Entrypoint": [flags.entrypoint] if flags.entrypoint else None,
@@ -146,7 +147,7 @@ def create_document(flags: argparse.Namespace) -> Document:
     return document
 
 
-def _host_config(flags: argparse.Namespace, bindings: Document) -> Document:
+def _host_config(flags: argparse.Namespace, bindings: dict[str, Any]) -> dict[str, Any]:
     name, _, count = flags.restart.partition(":")
     if count and not count.isdigit():
         raise InvalidArgument("invalid restart policy format: maximum retry count must be an integer")
@@ -246,10 +247,10 @@ def _ports(text: str, what: str) -> range:
     return numbers
 
 
-def parse_ports(published: list[str], exposed: list[str]) -> tuple[Document, Document]:
+def parse_ports(published: list[str], exposed: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """`ExposedPorts` and `PortBindings` for -p and --expose. Raises InvalidArgument."""
-    ports: Document = {}
-    bindings: Document = {}
+    ports: dict[str, Any] = {}
+    bindings: dict[str, Any] = {}
     for text in published:
         rest, _, protocol = text.partition("/")
         head, _, inside = rest.rpartition(":")
@@ -279,9 +280,9 @@ _MOUNT_KEYS = {"type": "Type", "source": "Source", "src": "Source", "target": "T
                "dst": "Target"}  # fmt: skip
 
 
-def parse_mount(text: str) -> Document:
+def parse_mount(text: str) -> dict[str, Any]:
     """`--mount` in its words. Raises InvalidArgument."""
-    mount: Document = {"Type": "volume"}
+    mount: dict[str, Any] = {"Type": "volume"}
     for word in text.split(","):
         key, separator, value = word.partition("=")
         key = key.strip().lower()
@@ -309,7 +310,7 @@ def parse_mount(text: str) -> Document:
     return mount
 
 
-def _ulimit(text: str) -> Document:
+def _ulimit(text: str) -> dict[str, Any]:
     name, _, value = text.partition("=")
     soft, _, hard = value.partition(":")
     try:
@@ -318,7 +319,7 @@ def _ulimit(text: str) -> Document:
         raise InvalidArgument(f"invalid ulimit argument: {text}") from None
 
 
-def _device(text: str) -> Document:
+def _device(text: str) -> dict[str, Any]:
     host, _, rest = text.partition(":")
     inside, _, permissions = rest.partition(":")
     if inside and not inside.startswith("/"):

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from sampan import errors
 from sampan.client.http import Host, Response, send
 
-Document = Any
-"""What JSON says: the client does not interpret it."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # `typing` would be a tenth of what a command imports.
+    from typing import Any
+
+    Document = Any
+    """What JSON says: the client does not interpret it."""
+else:
+    Document = object
 
 API_VERSION = "1.51"
 _KINDS: dict[int, type[errors.SampanError]] = {
