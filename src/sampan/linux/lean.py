@@ -1,4 +1,4 @@
-"""Imports that a sealed interpreter does without: the runtime's command, and the spawner whose memory is every shim's.
+"""Imports that our own interpreters do without: the runtime's command, and the spawner whose memory is every shim's.
 
 msgspec imports for its users what the runtime uses nothing of: it asks for typing_extensions (which brings inspect,
 ast, dis and tokenize) where the standard library's typing serves as well, writes JSON schemas, reads YAML and TOML, and

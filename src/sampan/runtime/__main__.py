@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
+from sampan.linux.lean import leave_out
 from sampan.linux.sealed import is_sealed, sealed_copy
 
 _ENTERING = {"create", "run", "exec"}
@@ -19,6 +20,7 @@ def main() -> None:
     words = sys.argv[1:]
     if _ENTERING.intersection(words) and not is_sealed():
         _execute_sealed(words)
+    leave_out()
     from sampan.runtime.cli import main as run
 
     status = run(words)
