@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import pathlib
+import re
 import shutil
 import socket
 import tempfile
@@ -38,13 +39,22 @@ NEEDS: dict[str, Callable[[], bool]] = {
     "nftables": lambda: _netlink(12),  # NETLINK_NETFILTER
     "seccomp": lambda: os.path.exists("/proc/sys/kernel/seccomp/actions_avail"),
 }
-"""What a test can ask for by name; `program:NAME` asks for a command on the PATH, `module:NAME` for a Python module."""
+"""What a test can ask for by name; `program:NAME` asks for a command on the PATH, `module:NAME` for a Python module,
+`kernel:6.3` for that version or a later one."""
 
 # What CI's machines have by nature: a cgroup version and systemd are the machine's choice, all else must be there.
 _MACHINE_DEPENDENT = {"cgroup1", "cgroup2", "systemd"}
 
 
+def _kernel() -> tuple[int, int]:
+    major, minor, *_ = re.split(r"\D+", os.uname().release)
+    return int(major), int(minor)
+
+
 def _met(need: str) -> bool:
+    if need.startswith("kernel:"):
+        major, _, minor = need.removeprefix("kernel:").partition(".")
+        return _kernel() >= (int(major), int(minor))
     if need.startswith("program:"):
         return shutil.which(need.removeprefix("program:"), path=os.environ["PATH"] + ":/usr/sbin:/sbin") is not None
     if need.startswith("module:"):

@@ -30,7 +30,7 @@ COMMANDS: dict[str, Command] = {
         name: alias(name)
         for name in (
             "run", "create", "start", "stop", "restart", "kill", "rm", "pause", "unpause", "wait", "rename", "attach",
-            "exec", "logs", "top", "port",
+            "exec", "logs", "top", "port", "stats",
         )
     },
     "ls": alias("ps"), "list": alias("ps"), "ps": alias("ps"), "inspect": group_command("container"), "prune": _prune,

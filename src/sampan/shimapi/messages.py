@@ -350,7 +350,9 @@ class PidList(Message, frozen=True, kw_only=True):
 
 
 class StatsTaken(Message, frozen=True, kw_only=True):
-    """The cgroup's counters in the units the kernel gives: bytes, nanoseconds, counts."""
+    """The cgroup's counters in the units the kernel gives: bytes, nanoseconds, counts.
+
+    `unified`: of cgroup v2. `cpu_each`: by CPU, v1 only."""
 
     read_at: int
     cpu_usage: int = 0
@@ -367,6 +369,8 @@ class StatsTaken(Message, frozen=True, kw_only=True):
     pids_current: int = 0
     pids_limit: int = 0
     blkio: tuple[BlockIO, ...] = ()
+    unified: bool = False
+    cpu_each: tuple[int, ...] = ()
 
 
 class BlockIO(Message, frozen=True, kw_only=True):

@@ -51,6 +51,7 @@ def copy(directory: pathlib.Path, owner: bool = True) -> pathlib.Path:
     return directory / "target"
 
 
+@pytest.mark.requires("kernel:6.6")  # For extended attributes on a tmpfs.
 def test_everything_about_files(copied: pathlib.Path) -> None:
     source = copied / "source"
     (source / "sub/deep").mkdir(parents=True)

@@ -48,6 +48,7 @@ def volume(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
 STAT = "busybox stat -c %u:%g /v/file; [ -e /v/inner/file ] && busybox stat -c %u:%g /v/inner/file; true"
 
 
+@pytest.mark.requires("kernel:6.3")  # For a tmpfs.
 def test_by_maps_of_its_own(box: Box, volume: pathlib.Path) -> None:
     """Without a user namespace: what is 5 on the disk is 1005 in the container."""
     assert run(box, STAT, mapped(volume, "rbind", "idmap", uids=1000, gids=3000)).split() == ["1005:3006", "5:6"]
@@ -67,6 +68,7 @@ def test_what_is_made_in_it(box: Box, volume: pathlib.Path) -> None:
     assert "too large" in run(box, "touch /v/none || true", mount)
 
 
+@pytest.mark.requires("kernel:6.3")  # For a tmpfs.
 def test_by_the_containers_own_user_namespace(box: Box, volume: pathlib.Path) -> None:
     """Its root is root of the volume too."""
     changes = in_user_namespace(box)
@@ -142,6 +144,7 @@ def _children() -> list[str]:
     return [each.read_text() for each in pathlib.Path("/proc/self/task").glob("*/children")]
 
 
+@pytest.mark.requires("kernel:6.3")  # For a tmpfs.
 def test_no_descriptor_and_no_process_is_left(box: Box, volume: pathlib.Path) -> None:
     before = sorted(os.listdir("/proc/self/fd")), _children()
     run(box, "true", mapped(volume, "rbind", "ridmap", uids=1000, gids=3000))

@@ -284,6 +284,7 @@ def test_what_it_says_itself(running: Container) -> None:
     assert text.split()[-2:] == ["22", "800"]
 
 
+@pytest.mark.requires("kernel:6.2")  # Before, joining a group forgot them.
 def test_processors(running: Container) -> None:
     """The initial ones are what it is born with, the final ones what it has in the cgroup."""
     mine = os.sched_getaffinity(0)

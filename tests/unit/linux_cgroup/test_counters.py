@@ -44,8 +44,8 @@ def test_v2(tmp_path: pathlib.Path) -> None:
     assert found.memory_swap == MemoryCount(limit=10192, usage=5096, failures=9)
     assert (found.pids_current, found.pids_limit) == (7, 0)
     assert found.blkio[:2] == (
-        BlockIOCount(major=254, minor=0, operation="read", bytes=4096, count=1),
-        BlockIOCount(major=254, minor=0, operation="write", bytes=8192, count=2),
+        BlockIOCount(major=254, minor=0, operation="Read", bytes=4096, count=1),
+        BlockIOCount(major=254, minor=0, operation="Write", bytes=8192, count=2),
     )
     assert found.block_io.serviced[1] == BlockIOEntry(major=254, minor=0, operation="Write", value=2)
     assert found.hugetlb == {"2MB": MemoryCount(usage=2 << 20, failures=4)}
@@ -84,8 +84,9 @@ def test_v1(tmp_path: pathlib.Path) -> None:
     assert (found.memory_swap, found.memory_kernel.usage) == (MemoryCount(limit=30, usage=15), 3)
     assert (found.memory_cache, found.pids_limit) == (5, 9)
     assert found.blkio == (
-        BlockIOCount(major=8, minor=0, operation="read", bytes=4096, count=3),
-        BlockIOCount(major=8, minor=0, operation="write", bytes=1, count=2),
+        BlockIOCount(major=8, minor=0, operation="Read", bytes=4096, count=3),
+        BlockIOCount(major=8, minor=0, operation="Write", bytes=1, count=2),
+        BlockIOCount(major=8, minor=0, operation="Total", bytes=4097),
     )
     assert [each.operation for each in found.block_io.service_bytes] == ["Read", "Write", "Total"]
     assert found.hugetlb == {"1GB": MemoryCount(limit=1 << 30, failures=1)}

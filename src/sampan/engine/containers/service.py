@@ -108,6 +108,10 @@ class Containers:
         """The newest first."""
         return [self._containers[record.id] for record in self._records.all()]
 
+    def has(self, container: Container) -> bool:
+        """Whether it has not been removed."""
+        return container.id in self._containers
+
     def records(self) -> list[Record]:
         return list(self._records.all())
 

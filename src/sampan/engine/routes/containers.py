@@ -11,7 +11,7 @@ from aiohttp import web
 from sampan.api.container_documents import ContainerSummary, PruneReport
 from sampan.api.containers import CreateRequest, CreateResponse, UpdateRequest, UpdateResponse, WaitError, WaitResponse
 from sampan.engine.blocking import run_blocking
-from sampan.engine.containers import documents, logs
+from sampan.engine.containers import documents, logs, stats
 from sampan.engine.containers.container import Container, End
 from sampan.engine.containers.detach import parse_detach_keys
 from sampan.engine.containers.signals import parse_signal
@@ -20,6 +20,7 @@ from sampan.engine.containers.top import top
 from sampan.engine.http.hijack import MULTIPLEXED_STREAM, RAW_STREAM, hijack, stream_type
 from sampan.engine.http.request import Request, json_response
 from sampan.engine.http.router import HEADERS, RouteDef
+from sampan.engine.http.stream import MessageStream
 from sampan.errors import Conflict, InvalidArgument, SampanError, Unsupported
 from sampan.shimapi import messages as msg
 
@@ -95,7 +96,16 @@ class ContainerRoutes:
         return response
 
     async def stats(self, request: Request) -> web.StreamResponse:
-        raise Unsupported("container stats are not supported yet")
+        container = self._resolve(request)
+        alone = request.flag("one-shot") and request.api_version >= (1, 41)
+        if not request.flag("stream", default=True):
+            return json_response(await stats.one(self._engine, container, alone=alone))
+        if alone:
+            raise InvalidArgument("cannot have stream=true and one-shot=true")
+        async with MessageStream(request) as stream:
+            async for each in stats.stream(self._engine, container):
+                await stream.send(each)
+        return stream.response
 
     # --- Life -------------------------------------------------------------------------------------
 

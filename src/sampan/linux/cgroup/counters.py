@@ -11,7 +11,7 @@ import msgspec
 
 
 class BlockIOCount(msgspec.Struct, frozen=True, kw_only=True):
-    """What was read from or written to one device. `operation`: read or write."""
+    """What was read from or written to one device. `operation`: in v1's words, as for `BlockIOEntry`."""
 
     major: int
     minor: int
@@ -46,11 +46,11 @@ class BlockIOTables(msgspec.Struct, frozen=True, kw_only=True):
         requests = {(each.major, each.minor, each.operation): each.value for each in self.serviced}
         return tuple(
             BlockIOCount(
-                major=each.major, minor=each.minor, operation=each.operation.lower(), bytes=each.value,
+                major=each.major, minor=each.minor, operation=each.operation, bytes=each.value,
                 count=requests.get((each.major, each.minor, each.operation), 0),
             )
             for each in self.service_bytes
-            if each.operation in ("Read", "Write")
+            if each.operation
         )  # fmt: skip
 
 

@@ -151,14 +151,14 @@ class Cgroup:
     def _take_controllers(self, root: str, path: str) -> None:
         """Groups above that were there already may not have passed on what the root has."""
         directory = root + path
+        if "invalid" in read(f"{directory}/cgroup.type"):
+            raise OSError(errno.EOPNOTSUPP, "a cgroup above is threaded", directory)
         if read(f"{directory}/cgroup.controllers").split() != read(f"{root}/cgroup.controllers").split():
             at = root
             for part in path.split("/")[1:-1]:
                 _delegate(at)
                 at += "/" + part
             _delegate(at)
-        if "invalid" in read(f"{directory}/cgroup.type"):
-            raise OSError(errno.EOPNOTSUPP, "a cgroup above is threaded", directory)
 
     def _unmake(self) -> None:
         while self._made:
