@@ -97,7 +97,8 @@ class Systemd:
 
     def _authenticate(self, path: str) -> None:
         # Without a name: the socket tells who this is, in a user namespace too, where the number would be another.
-        self._socket.sendall(b"\0AUTH EXTERNAL\r\nDATA\r\n")
+        # BEGIN at once: systemd's own end never looks at a call that it has read in one piece with it.
+        self._socket.sendall(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")
         buffer = b""
         while not buffer.startswith(b"OK "):
             line, end, rest = buffer.partition(b"\r\n")
@@ -111,7 +112,6 @@ class Systemd:
                 raise PermissionError(errno.EACCES, "the bus closed the connection", path)
         while not buffer.endswith(b"\r\n"):
             buffer += self._exactly(1)
-        self._socket.sendall(b"BEGIN\r\n")
 
     def __enter__(self) -> Systemd:
         return self
