@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
 import time
 from collections.abc import Coroutine, Iterable
@@ -16,16 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sampan.api.containers import ContainerConfig, CreateRequest, HostConfig, UpdateRequest
+from sampan.api.containers import CreateRequest, HostConfig, UpdateRequest
 from sampan.core.tasks import Task
 from sampan.engine.blocking import run_blocking
-from sampan.engine.containers import accept, defaults, limits, starting
+from sampan.engine.containers import accept, limits, starting
 from sampan.engine.containers.adoption import adopt
 from sampan.engine.containers.container import Container, End
-from sampan.engine.containers.copyup import fill_volumes
-from sampan.engine.containers.mounts import wanted_mounts, with_volumes
+from sampan.engine.containers.creation import make
 from sampan.engine.containers.names import random_name
-from sampan.engine.containers.networking import wanted_endpoint
 from sampan.engine.containers.record import MountPoint, Record, Records
 from sampan.engine.containers.remains import discard, give_back, release, remove_remains, unmount
 from sampan.engine.containers.signals import parse_signal
@@ -41,7 +38,6 @@ from sampan.errors import (
     SampanError,
     Unavailable,
 )
-from sampan.linux.cgroup import hierarchies
 from sampan.oci.reference import parse_reference
 from sampan.shimapi import messages as msg
 
@@ -173,10 +169,10 @@ class Containers:
             msgspec.structs.replace(request.host_config or HostConfig(), runtime=runtime)
         )  # fmt: skip
         if request.volumes or host.binds or host.mounts or self._image_has_volumes(request.image):
-            record = await run_blocking(self._make, request, host, name, platform)
+            record = await run_blocking(make, self._engine, self._records, request, host, name, platform)
         else:
             # A few small files and a row are done sooner than a thread is woken.
-            record = self._make(request, host, name, platform)
+            record = make(self._engine, self._records, request, host, name, platform)
         container = Container(record, self._records.replace)
         container.released = True
         self._containers[record.id] = container
@@ -186,45 +182,8 @@ class Containers:
     def _image_has_volumes(self, image: str) -> bool:
         return bool(self._engine.core.images.get(image).config.run.volumes)
 
-    def _make(self, request: CreateRequest, host: HostConfig, name: str, platform: str) -> Record:
-        core = self._engine.core
-        image = core.images.get(request.image)
-        if platform and image.config.architecture and platform.partition("/")[2].partition("/")[0] not in (
-            "", image.config.architecture,
-        ):  # fmt: skip
-            raise NotFound(
-                f"image with reference {request.image} was found but its platform "
-                f"({image.config.os}/{image.config.architecture}) does not match the specified platform ({platform})"
-            )
-        config = ContainerConfig(**{name: getattr(request, name) for name in ContainerConfig.__struct_fields__})
-        config = accept.merged(config, image.config.run)
-        host = defaults.settled_host(host, self._engine.config, cgroup2=hierarchies().unified)
-        network = self._engine.network.network(host.network_mode)
-        wanted = wanted_endpoint(request, network, self._engine.network.network)
-        host = msgspec.structs.replace(host, network_mode=network.name)
-        container_id = os.urandom(32).hex()
-        config = msgspec.structs.replace(
-            defaults.settled_config(config, host, container_id), mac_address=wanted.mac_address
-        )
-        with contextlib.ExitStack() as undo:
-            mounts = wanted_mounts(host, tuple(config.volumes or {}), self._engine.config.data_root)
-            points = with_volumes(mounts, self._engine.volumes)
-            undo.callback(self._remove_anonymous, points)
-            core.snapshots.create_container(container_id, image.top)
-            undo.callback(core.snapshots.remove_container, container_id)
-            bundle = core.paths.bundle(container_id)
-            os.mkdir(bundle, 0o710)
-            undo.callback(shutil.rmtree, bundle, ignore_errors=True)
-            fill_volumes(core.snapshots, container_id, points)
-            record = Record(
-                id=container_id, name=name, created=time.time_ns(), image=image.id, config=config, host_config=host,
-                mounts=points, wanted=wanted,
-            )  # fmt: skip
-            self._records.add(record)
-            undo.pop_all()
-        return record
-
-    def _remove_anonymous(self, points: Iterable[MountPoint]) -> None:
+    def remove_anonymous(self, points: Iterable[MountPoint]) -> None:
+        """Those of these volumes that were made along with a container, and that nobody uses."""
         for point in points:
             if point.type == "volume" and point.anonymous and not self.using_volume(point.name):
                 with contextlib.suppress(SampanError):
@@ -535,7 +494,7 @@ class Containers:
         # The row at last: what a kill leaves before that is removed with the container once more.
         self.forget(container)
         if volumes:
-            self._remove_anonymous(container.record.mounts)
+            self.remove_anonymous(container.record.mounts)
         return layer
 
     def publish(self, container: Container, action: str, attributes: dict[str, str] | None = None) -> None:

@@ -1,0 +1,65 @@
+"""A container's creation: its record, its writable layer, its directory and its volumes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sampan.api.containers import ContainerConfig, CreateRequest, HostConfig
+from sampan.engine.containers import accept, defaults
+from sampan.engine.containers.copyup import fill_volumes
+from sampan.engine.containers.mounts import wanted_mounts, with_volumes
+from sampan.engine.containers.networking import wanted_endpoint
+from sampan.engine.containers.record import Record, Records
+from sampan.errors import NotFound
+from sampan.linux.cgroup import hierarchies
+
+if TYPE_CHECKING:
+    from sampan.engine.services import Engine
+
+
+def make(
+    engine: Engine, records: Records, request: CreateRequest, host: HostConfig, name: str, platform: str
+) -> Record:  # fmt: skip
+    """All or nothing. Blocks where volumes are filled. Raises NotFound, InvalidArgument, Conflict, Unavailable."""
+    core = engine.core
+    image = core.images.get(request.image)
+    if platform and image.config.architecture and platform.partition("/")[2].partition("/")[0] not in (
+        "", image.config.architecture,
+    ):  # fmt: skip
+        raise NotFound(
+            f"image with reference {request.image} was found but its platform "
+            f"({image.config.os}/{image.config.architecture}) does not match the specified platform ({platform})"
+        )
+    config = ContainerConfig(**{name: getattr(request, name) for name in ContainerConfig.__struct_fields__})
+    config = accept.merged(config, image.config.run)
+    host = defaults.settled_host(host, engine.config, cgroup2=hierarchies().unified)
+    network = engine.network.network(host.network_mode)
+    wanted = wanted_endpoint(request, network, engine.network.network)
+    host = msgspec.structs.replace(host, network_mode=network.name)
+    container_id = os.urandom(32).hex()
+    config = msgspec.structs.replace(
+        defaults.settled_config(config, host, container_id), mac_address=wanted.mac_address
+    )
+    with contextlib.ExitStack() as undo:
+        mounts = wanted_mounts(host, tuple(config.volumes or {}), engine.config.data_root)
+        points = with_volumes(mounts, engine.volumes)
+        undo.callback(engine.containers.remove_anonymous, points)
+        core.snapshots.create_container(container_id, image.top)
+        undo.callback(core.snapshots.remove_container, container_id)
+        bundle = core.paths.bundle(container_id)
+        os.mkdir(bundle, 0o710)
+        undo.callback(shutil.rmtree, bundle, ignore_errors=True)
+        fill_volumes(core.snapshots, container_id, points)
+        record = Record(
+            id=container_id, name=name, created=time.time_ns(), image=image.id, config=config, host_config=host,
+            mounts=points, wanted=wanted,
+        )  # fmt: skip
+        records.add(record)
+        undo.pop_all()
+    return record
