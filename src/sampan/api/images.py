@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from sampan.api.containers import APIStruct, Empty, HealthConfig
+from sampan.oci.image import Platform
 
 
 class ImageSummary(APIStruct, frozen=True, kw_only=True):
@@ -133,12 +134,14 @@ class ProgressDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 class ProgressMessage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One message of a pull or an import: a status, for a layer (`id`) or for all."""
+    """One message of a pull, a push or an import: a status, for a layer (`id`) or for all."""
 
-    status: str
+    status: str | msgspec.UnsetType = msgspec.UNSET
     progress_detail: ProgressDetail | msgspec.UnsetType = msgspec.UNSET
     progress: str | msgspec.UnsetType = msgspec.UNSET
     id: str | msgspec.UnsetType = msgspec.UNSET
+    aux: dict[str, str | int] | msgspec.UnsetType = msgspec.UNSET
+    """What a push has made in the registry: Tag, Digest and Size."""
 
 
 class StreamMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,6 +159,29 @@ class RegistryAuth(msgspec.Struct, frozen=True, kw_only=True):
     serveraddress: str = ""
     identitytoken: str = ""
     registrytoken: str = ""
+
+
+class DistributionDescriptor(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    media_type: str
+    digest: str
+    size: int
+
+
+class DistributionInspect(APIStruct, frozen=True, kw_only=True):
+    """`GET /distribution/{name}/json`."""
+
+    descriptor: DistributionDescriptor
+    platforms: tuple[Platform, ...]
+
+
+class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One repository that a search found: Docker Hub's own words."""
+
+    star_count: int = 0
+    is_official: bool = False
+    name: str
+    is_automated: bool = False
+    description: str | None = ""
 
 
 class DiskUsage(APIStruct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from typing import BinaryIO, TextIO
 
 from sampan.cli.arguments import Parser
 from sampan.cli.context import Context
+from sampan.cli.credentials import header, server_of_image
 from sampan.client.client import Client, Document, quoted
 from sampan.errors import InvalidArgument, SampanError
 
@@ -66,7 +67,8 @@ def pull(client: Client, image: str, *, platform: str = "", output: TextIO | Non
         image += ":latest"
         if output is not None:
             print("Using default tag: latest", file=output)
-    messages = client.messages("POST", "/images/create", fromImage=image, platform=platform)
+    auth = header(server_of_image(image))
+    messages = client.messages("POST", "/images/create", headers=auth, fromImage=image, platform=platform)
     if output is not None and output.isatty():
         from sampan.cli.progress import draw
 

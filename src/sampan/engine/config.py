@@ -16,9 +16,12 @@ import msgspec
 
 from sampan import __version__
 from sampan.core.paths import DEFAULT_DATA_ROOT, DEFAULT_EXEC_ROOT, Paths
+from sampan.core.remotes.endpoints import check_insecure, mirror_endpoint
+from sampan.core.remotes.settings import DEFAULT_CERTS, Patience, RemoteSettings
 from sampan.engine import runtimes
 from sampan.engine.runtimes import BUILT_IN, RuntimeSettings, parse_runtime
 from sampan.errors import InvalidArgument, Unsupported
+from sampan.oci.reference import DEFAULT_DOMAIN
 
 DEFAULT_CONFIG_FILE = "/etc/sampan/daemon.json"
 DEFAULT_IDLE_TIMEOUT = 60.0
@@ -59,6 +62,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     log_opts: dict[str, str] = {}
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: tuple[str, ...] = ()
+    """Docker Hub's."""
+    mirrors: dict[str, tuple[str, ...]] = {}
+    """Any registry's, by its name, `docker.io` among them: asked in turn, before the registry itself."""
+    certs_dirs: tuple[str, ...] = DEFAULT_CERTS
+    """Directories with HOST[:PORT]/*.crt, *.cert and *.key for TLS with registries."""
+    max_concurrent_downloads: int = 3
+    max_concurrent_uploads: int = 5
+    max_download_attempts: int = 5
     labels: tuple[str, ...] = ()
     runtimes: dict[str, RuntimeSettings] = {}
     """Besides ours."""
@@ -80,6 +91,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     def listen(self) -> tuple[Host, ...]:
         """Where to listen, parsed; never empty."""
         return tuple(parse_host(host) for host in self.hosts) or (Host("unix", self.paths.socket),)
+
+    @property
+    def remotes(self) -> RemoteSettings:
+        """What concerns registries."""
+        hub = (*self.registry_mirrors, *self.mirrors.get(DEFAULT_DOMAIN, ()))
+        return RemoteSettings(
+            insecure=self.insecure_registries, mirrors={**self.mirrors, DEFAULT_DOMAIN: hub}, certs=self.certs_dirs,
+            downloads=self.max_concurrent_downloads, uploads=self.max_concurrent_uploads,
+            patience=Patience(attempts=self.max_download_attempts),
+        )  # fmt: skip
 
     @property
     def level(self) -> str:
@@ -114,8 +135,18 @@ _OPTIONS = (
     _Option("dns-search", ("--dns-search",), "list", "search domain for containers"),
     _Option("log-driver", ("--log-driver",), "text", "default log driver of containers"),
     _Option("log-opts", ("--log-opt",), "map", "default log option of containers, KEY=VALUE"),
-    _Option("insecure-registries", ("--insecure-registry",), "list", "registry to speak plain HTTP with"),
+    _Option(
+        "insecure-registries",
+        ("--insecure-registry",),
+        "list",
+        "registry (or network) whose certificate is not asked for",
+    ),
     _Option("registry-mirrors", ("--registry-mirror",), "list", "mirror of Docker Hub"),
+    _Option("mirrors", ("--mirror",), "mirrors", "mirror of any registry, REGISTRY=URL"),
+    _Option("certs-dirs", ("--certs-dir",), "list", "directory with HOST[:PORT]/*.crt, *.cert and *.key of registries"),
+    _Option("max-concurrent-downloads", ("--max-concurrent-downloads",), "number", "blobs downloaded at once (3)"),
+    _Option("max-concurrent-uploads", ("--max-concurrent-uploads",), "number", "blobs uploaded at once (5)"),
+    _Option("max-download-attempts", ("--max-download-attempts",), "number", "tries of one blob (5)"),
     _Option("labels", ("--label",), "list", "label of the engine, KEY=VALUE"),
     _Option("runtimes", ("--add-runtime",), "runtimes", "another OCI runtime, NAME=PATH"),
     _Option("default-runtime", ("--default-runtime",), "text", f"runtime of containers that name none ({BUILT_IN})"),
@@ -158,7 +189,7 @@ def load(arguments: Sequence[str]) -> Config:
             parser.add_argument(
                 *option.flags, dest=option.key, nargs="?", const="true", metavar="BOOL", help=option.help
             )
-        elif option.kind in ("list", "map", "runtimes"):
+        elif option.kind in ("list", "map", "runtimes", "mirrors"):
             parser.add_argument(*option.flags, dest=option.key, action="append", metavar=name, help=option.help)
         else:
             parser.add_argument(*option.flags, dest=option.key, metavar=name, help=option.help)
@@ -177,6 +208,8 @@ def _flag_value(option: _Option, value: str | list[str]) -> object:
     if isinstance(value, list):
         if option.kind == "runtimes":
             return _runtimes(value)
+        if option.kind == "mirrors":
+            return _mirrors(value)
         return dict(_pair(each) for each in value) if option.kind == "map" else value
     convert: dict[str, Callable[[str], object]] = {"flag": _boolean, "number": int, "seconds": float}
     try:
@@ -191,6 +224,13 @@ def _runtimes(values: list[str]) -> dict[str, dict[str, str]]:
         if name in found:
             raise InvalidArgument(f"runtime '{name}' was already defined")
         found[name] = {"path": path}
+    return found
+
+
+def _mirrors(values: list[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for registry, url in map(_pair, values):
+        found.setdefault(registry, []).append(url)
     return found
 
 
@@ -290,13 +330,13 @@ def _checked(config: Config) -> Config:
             raise InvalidArgument(f"{server} is not an ip address") from None
     for label in config.labels:
         _pair(label)
-    if config.registry_mirrors:
-        raise Unsupported(f"registry mirrors are not supported: {config.registry_mirrors[0]}")
+    for url in (*config.registry_mirrors, *(url for urls in config.mirrors.values() for url in urls)):
+        mirror_endpoint(url)
     for registry in config.insecure_registries:
-        if "/" in registry:
-            raise Unsupported(
-                f"insecure registries by network or URL are not supported, by HOST[:PORT] they are: {registry}"
-            )
+        check_insecure(registry)
+    for name in ("max_concurrent_downloads", "max_concurrent_uploads", "max_download_attempts"):
+        if getattr(config, name) < 1:
+            raise InvalidArgument(f"invalid {name.replace('_', ' ')}: {getattr(config, name)}")
     runtimes.check(config.runtimes, config.default_runtime)
     config.listen  # noqa: B018 - parses every host
     root = os.path.normpath(config.data_root), os.path.normpath(config.exec_root)

@@ -1,75 +1,120 @@
-"""`POST /images/create?fromImage=`: pull an image from a registry, telling how it goes."""
+"""`POST /images/create?fromImage=` and `GET /distribution/…`: images from a registry, and what it says of them."""
 
 from __future__ import annotations
 
-import base64
-import binascii
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 
 import msgspec
 from aiohttp import web
 
-from sampan.api.images import ProgressDetail, ProgressMessage, RegistryAuth
-from sampan.core.remotes import pull as remote
-from sampan.core.remotes.registry import Credentials
-from sampan.engine.blocking import run_blocking
-from sampan.engine.http.request import Request
+from sampan.api import images as api
+from sampan.core.remotes.progress import Progress
+from sampan.core.remotes.pull import parse_platform
+from sampan.engine.http.request import Request, json_response
+from sampan.engine.http.router import HEADERS
 from sampan.engine.http.stream import MessageStream
+from sampan.engine.registries import credentials
 from sampan.engine.services import Engine
-from sampan.errors import InvalidArgument, Unsupported
 from sampan.oci.reference import Reference, parse_reference
 
-
-def credentials(request: Request) -> Credentials:
-    """The `X-Registry-Auth` header. Raises InvalidArgument for what does not decode."""
-    header = request.headers.get("X-Registry-Auth", "")
-    if not header:
-        return Credentials()
-    try:
-        document = base64.urlsafe_b64decode(header + "=" * (-len(header) % 4))
-        given = msgspec.json.decode(document or b"{}", type=RegistryAuth)
-        name, colon, password = base64.b64decode(given.auth).decode().partition(":")
-    except (binascii.Error, ValueError, msgspec.DecodeError) as error:
-        raise InvalidArgument(f"invalid X-Registry-Auth header: {error}") from None
-    if colon and not given.username:
-        return Credentials(username=name, password=password)
-    return Credentials(
-        username=given.username, password=given.password, identity_token=given.identitytoken or given.registrytoken
-    )
+_WATCH = 0.2
 
 
 def _reference(request: Request) -> Reference:
-    """The image that is wanted: `fromImage`, with the tag or digest in it or in `tag`."""
+    """The image that is wanted: `fromImage`, with the tag or digest in it or in `tag`; neither: all tags."""
     name, tag = request.text_parameter("fromImage"), request.text_parameter("tag")
     reference = parse_reference(name)
     if tag:
         separator = "@" if tag.startswith("sha256:") else ":"
         return parse_reference(f"{reference.name}{separator}{tag}")
-    if not reference.tag and not reference.digest:
-        raise Unsupported(f"pulling all tags of {reference.familiar_name} is not supported: name one")
     return reference
 
 
-def _message(progress: remote.Progress) -> ProgressMessage:
+def message(progress: Progress) -> api.ProgressMessage:
+    """One step on the wire."""
+    if progress.aux is not None:
+        return api.ProgressMessage(progress_detail=api.ProgressDetail(), aux=msgspec.to_builtins(progress.aux))
     if not progress.id:
-        return ProgressMessage(status=progress.status)
-    detail = ProgressDetail(current=progress.current, total=progress.total)
-    return ProgressMessage(status=progress.status, progress_detail=detail, id=progress.id)
+        return api.ProgressMessage(status=progress.status)
+    detail = api.ProgressDetail(current=progress.current, total=progress.total)
+    drawn = bar(progress.current, progress.total) if progress.total else msgspec.UNSET
+    return api.ProgressMessage(status=progress.status, progress_detail=detail, progress=drawn, id=progress.id)
+
+
+def bar(current: int, total: int) -> str:
+    """Docker's, for clients that print what comes: `[=====>   ]  1.2MB/3MB`."""
+    done = min(50, current * 50 // total)
+    drawn = "=" * done + (">" if done < 50 else "")
+    return f"[{drawn:<50}]  {_units(current)}/{_units(total)}"
+
+
+def _units(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.4g}{unit}"
+        count /= 1000
+    return f"{count:.4g}TB"
+
+
+@contextlib.asynccontextmanager
+async def while_listened(request: Request) -> AsyncIterator[None]:
+    """Cancel what is inside when the client leaves, which is noticed even where nothing is told for long."""
+    task = asyncio.current_task()
+    assert task is not None
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while request.transport is not None and not request.transport.is_closing():
+            await asyncio.sleep(_WATCH)
+        gone = True
+        task.cancel()
+
+    watcher = asyncio.ensure_future(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if gone:
+            raise ConnectionResetError("the client has left") from None
+        raise
+    finally:
+        watcher.cancel()
 
 
 async def pull(engine: Engine, request: Request) -> web.StreamResponse:
-    """The stream of a pull. It ends with the client: the next message finds nobody, and what was begun is left."""
+    """The stream of a pull; it ends with the client."""
     reference = _reference(request)
-    given = credentials(request)
-    if request.text_parameter("platform").partition("/")[0].lower() not in ("", "linux"):
-        raise InvalidArgument(f"no matching manifest for {request.text_parameter('platform')}: linux alone runs here")
-    async with MessageStream(request) as stream:
+    given = credentials(request, reference)
+    platform = parse_platform(request.text_parameter("platform"))
+    one = bool(reference.tag or reference.digest)
+    async with while_listened(request), MessageStream(request) as stream:
 
-        async def tell(progress: remote.Progress) -> None:
-            await stream.send(_message(progress))
+        async def tell(progress: Progress) -> None:
+            await stream.send(message(progress))
 
-        await remote.pull(
-            engine.core, reference, tell, run_blocking, credentials=given, insecure=engine.config.insecure_registries,
-            platform=request.text_parameter("platform"),
-        )  # fmt: skip
+        if one:
+            await engine.puller.pull(reference, tell, given, platform)
+        else:
+            await engine.puller.pull_all(reference, tell, given, platform)
         engine.events.publish("image", "pull", reference.familiar, {"name": reference.familiar_name})
     return stream.response
+
+
+async def distribution(engine: Engine, request: Request) -> web.Response:
+    """What a registry has under a name."""
+    reference = parse_reference(request.match_info["name"])
+    descriptor, platforms, _ = await engine.puller.distribution(reference, credentials(request, reference))
+    found = api.DistributionDescriptor(
+        media_type=descriptor.media_type, digest=descriptor.digest, size=descriptor.size
+    )  # fmt: skip
+    return json_response(api.DistributionInspect(descriptor=found, platforms=tuple(platforms)))
+
+
+async def manifest(engine: Engine, request: Request) -> web.Response:
+    """The document itself, byte by byte. Not Docker's: `sampan manifest inspect` asks for it."""
+    reference = parse_reference(request.match_info["name"])
+    descriptor, _, data = await engine.puller.distribution(reference, credentials(request, reference))
+    headers = {**HEADERS, "Content-Type": descriptor.media_type, "Docker-Content-Digest": descriptor.digest}
+    return web.Response(body=data, headers=headers)

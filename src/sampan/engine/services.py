@@ -6,6 +6,7 @@ import logging
 import os
 import time
 
+from sampan.core.remotes.pull import Puller
 from sampan.core.service import Core
 from sampan.core.tasks import Spawner
 from sampan.engine.blocking import run_blocking
@@ -26,6 +27,7 @@ class Engine:
     """All services. Made on the engine's loop; the attributes are there once `start` has returned."""
 
     core: Core
+    puller: Puller
     spawner: Spawner
     network: NetworkController
     sandboxes: SandboxPool
@@ -59,6 +61,7 @@ class Engine:
                 f"{paths.data_root} is on an overlay file system: put the data root onto a volume or a disk"
             )
         self.core = await run_blocking(Core, paths)
+        self.puller = Puller(self.core, self.config.remotes, run_blocking)
         self.spawner = await Spawner.start()
         settings = NetworkSettings(
             bridge=paths.bridge, table=paths.table, netns_dir=paths.netns, bridge_address=self.config.bip,

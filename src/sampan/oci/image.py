@@ -39,11 +39,13 @@ class Descriptor(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     platform: Platform | None = None
     annotations: dict[str, str] | None = None
     artifact_type: str = ""
+    urls: tuple[str, ...] | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     schema_version: int = 2
     media_type: str = ""
+    artifact_type: str = ""
     config: Descriptor
     layers: tuple[Descriptor, ...] = ()
     annotations: dict[str, str] | None = None

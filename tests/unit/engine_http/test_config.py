@@ -85,7 +85,11 @@ def test_a_file_that_is_not_there_or_no_json(tmp_path: pathlib.Path) -> None:
             Unsupported,
             "live-restore=false is not supported: containers never depend on the engine",
         ),
-        (["--registry-mirror", "http://m"], Unsupported, "registry mirrors are not supported: http://m"),
+        (
+            ["--registry-mirror", "m"],
+            InvalidArgument,
+            "invalid mirror: 'm' is not of the form https://HOST[:PORT][/PATH]",
+        ),
     ],
 )
 def test_wrong_values(flags: list[str], kind: type[SampanError], message: str) -> None:

@@ -17,7 +17,7 @@ from sampan.engine.http.filters import boolean_filter, known_filters
 from sampan.engine.http.request import Request, json_response
 from sampan.engine.http.router import HEADERS, RouteDef
 from sampan.engine.http.stream import MessageStream
-from sampan.engine.pulling import pull
+from sampan.engine.pulling import distribution, manifest, pull
 from sampan.engine.services import Engine
 from sampan.engine.transfers import receive, send
 from sampan.errors import Conflict, InvalidArgument, NotFound, Unsupported
@@ -62,6 +62,12 @@ class ImageRoutes:
 
     async def search(self, request: Request) -> web.Response:
         raise Unsupported("searching a registry is not supported")
+
+    async def distribution(self, request: Request) -> web.Response:
+        return await distribution(self._engine, request)
+
+    async def manifest(self, request: Request) -> web.Response:
+        return await manifest(self._engine, request)
 
     # --- Making -----------------------------------------------------------------------------------
 
@@ -219,4 +225,6 @@ def routes(engine: Engine) -> list[RouteDef]:
         RouteDef("POST", "/images/{name:.+}/tag", on.tag),
         RouteDef("POST", "/images/{name:.+}/push", on.push),
         RouteDef("DELETE", "/images/{name:.+}", on.remove),
+        RouteDef("GET", "/distribution/{name:.+}/json", on.distribution),
+        RouteDef("GET", "/distribution/{name:.+}/manifest", on.manifest),
     ]

@@ -12,11 +12,14 @@ from aiohttp import web
 
 from sampan import __version__
 from sampan.api import system as api
+from sampan.api.images import RegistryAuth
+from sampan.core.remotes.login import login
 from sampan.engine import host, runtimes
 from sampan.engine.blocking import run_blocking
 from sampan.engine.config import LOG_DRIVERS, Config
 from sampan.engine.http.request import Request, json_response
 from sampan.engine.http.router import API_VERSION, MIN_API_VERSION, RouteDef
+from sampan.engine.registries import from_document
 from sampan.engine.services import Engine
 from sampan.engine.timestamps import rfc3339_now
 from sampan.errors import Unavailable, Unsupported
@@ -102,9 +105,11 @@ class SystemRoutes:
         )  # fmt: skip
 
     async def auth(self, request: Request) -> web.Response:
-        """Would ask the registry whether it takes the credentials."""
+        """Ask the registry whether it takes the credentials."""
         given = await request.document(api.AuthRequest)
-        raise Unsupported(f"checking credentials with {given.serveraddress or 'a registry'} is not supported")
+        known = from_document(msgspec.convert(given, RegistryAuth, from_attributes=True))
+        identity = await login(given.serveraddress, known, self._engine.config.remotes, run_blocking)
+        return json_response(api.AuthResponse(identity_token=identity))
 
 
 def _runtimes(config: Config) -> dict[str, api.Runtime]:
