@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import platform
 import posixpath
 import tarfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -23,10 +22,11 @@ from sampan.core.compression import GZIP_MAGIC, ZSTD_MAGIC, decompressed
 from sampan.core.content import MAX_DOCUMENT, ContentStore
 from sampan.core.images import Image, ImageStore
 from sampan.core.snapshots.overlay2 import Overlay2
-from sampan.errors import DataCorrupt, InvalidArgument, NotFound
+from sampan.errors import DataCorrupt, InvalidArgument, NotFound, SampanError
 from sampan.oci.digest import ChainID, Digest, chain_ids, encoded
 from sampan.oci.image import (
     INDEXES,
+    MANIFESTS,
     OCI_CONFIG,
     OCI_LAYER,
     OCI_LAYER_GZIP,
@@ -43,18 +43,22 @@ from sampan.oci.image import (
 )
 from sampan.oci.reference import Reference, parse_reference
 
-_REFERENCE_NAME = "org.opencontainers.image.ref.name"
-_CONTAINERD_NAME = "io.containerd.image.name"
+REFERENCE_NAME = "org.opencontainers.image.ref.name"
+CONTAINERD_NAME = "io.containerd.image.name"
+_MOST_FILES = 100_000
+"""Of one archive: each becomes a blob, and its name is in memory."""
+_MOST_INDEXES = 8
 _CHUNK = 1 << 20
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
-class _SavedImage(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
-    """One image of a `docker save` archive's manifest.json."""
+class SavedImage(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """One image of a `docker save` archive's manifest.json. `layer_sources`: by diff id, what is in the archive."""
 
     config: str
     repo_tags: tuple[str, ...] | None = None
     layers: tuple[str, ...] | None = None
+    layer_sources: dict[str, Descriptor] | msgspec.UnsetType = msgspec.UNSET
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,18 @@ class Loaded:
 
     image: Image
     names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An image whose blobs and layers are there, and that nobody sees yet."""
+
+    config: Digest
+    manifest: Digest
+    tags: Sequence[Reference]
+
+
+OnLayer = Callable[[Descriptor], None]
 
 
 def architecture() -> str:
@@ -78,27 +94,46 @@ class Archives:
 
     # --- Load -------------------------------------------------------------------------------------
 
-    def load(self, stream: BinaryIO) -> list[Loaded]:
-        """Take the images of an archive. Raises InvalidArgument and DataCorrupt; then no image of it is there."""
+    def load(self, stream: BinaryIO, platform: str = "", on_layer: OnLayer | None = None) -> list[Loaded]:
+        """Take the images of an archive: all of them, or none. `platform`: os/architecture[/variant], where there are
+        several. `on_layer`: as of `unpack`. Raises InvalidArgument, DataCorrupt, NotFound (the platform)."""
+        files = self._files(stream)
+        if "manifest.json" in files:
+            found = self._saved(files, platform, on_layer)
+        elif "index.json" in files:
+            found = self._layout(files, platform, on_layer)
+        else:
+            raise InvalidArgument("invalid archive: it has neither manifest.json nor index.json")
+        with self._images.together():
+            images = [self._images.add(each.config, each.manifest, tags=each.tags) for each in found]
+        return [
+            Loaded(image, tuple(tag.with_default_tag().familiar for tag in each.tags))
+            for image, each in zip(images, found, strict=True)
+        ]
+
+    def _files(self, stream: BinaryIO) -> dict[str, Digest]:
+        """The archive's files in the content store, by name."""
         files: dict[str, Digest] = {}
         links: dict[str, str] = {}
         with _tar_errors(), tarfile.open(fileobj=decompressed(stream), mode="r|") as archive:
             for member in archive:
+                archive.members.clear()  # type: ignore[attr-defined]  # It would keep every header.
                 name = member.name.removeprefix("./")
+                if len(files) + len(links) >= _MOST_FILES:
+                    raise InvalidArgument(f"invalid archive: it has more than {_MOST_FILES} files")
                 if member.issym() or member.islnk():
                     # Old archives name a layer that several images share by a link.
                     links[name] = _joined(name, member.linkname) if member.issym() else member.linkname
-                if not member.isreg():
-                    continue
-                files[name] = self._store(archive, member)
+                elif member.isreg():
+                    files[name] = self._store(archive, member)
         for name, target in links.items():
             if target in files:
                 files.setdefault(name, files[target])
-        if "manifest.json" in files:
-            return self._load_saved(files)
-        if "index.json" in files:
-            return self._load_layout(files)
-        raise InvalidArgument("invalid archive: it has neither manifest.json nor index.json")
+        for name, digest in files.items():
+            folder, _, digits = name.rpartition("/")
+            if folder == "blobs/sha256" and digits != encoded(digest):
+                raise DataCorrupt(f"invalid archive: {name}: its content hashes to {digest}")
+        return files
 
     def _store(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> Digest:
         content = archive.extractfile(member)
@@ -120,29 +155,40 @@ class Archives:
             raise InvalidArgument(f"invalid archive: {name} is too large")
         return self._content.read(files[name])
 
-    def _load_saved(self, files: dict[str, Digest]) -> list[Loaded]:
+    def _saved(self, files: dict[str, Digest], platform: str, on_layer: OnLayer | None) -> list[_Found]:
         document = self._document(files, "manifest.json")
-        saved = decode(document, tuple[_SavedImage, ...], "invalid archive: manifest.json")
-        loaded: list[Loaded] = []
-        for each in saved:
+        originals = self._manifests(files)
+        found: list[_Found] = []
+        for each in decode(document, tuple[SavedImage, ...], "invalid archive: manifest.json"):
             config = decode(self._document(files, each.config), ImageConfig, f"invalid archive: {each.config}")
+            check_platform(config, platform)
             layers: list[Descriptor] = []
             for name in each.layers or ():
                 if name not in files:
                     raise InvalidArgument(f"invalid archive: {name} is missing")
                 layers.append(self._layer_descriptor(files[name]))
-            manifest = Manifest(
-                media_type=OCI_MANIFEST,
-                config=Descriptor(
-                    media_type=OCI_CONFIG, digest=files[each.config], size=self._content.size(files[each.config])
-                ),
-                layers=tuple(layers),
-            )
             tags = [parse_reference(name) for name in each.repo_tags or ()]
-            self.unpack(config, layers)
-            image = self._images.add(files[each.config], self._content.write(msgspec.json.encode(manifest)), tags=tags)
-            loaded.append(Loaded(image, tuple(tag.with_default_tag().familiar for tag in tags)))
-        return loaded
+            self.unpack(config, layers, on_layer)
+            key = (files[each.config], tuple(layer.digest for layer in layers))
+            manifest = originals.get(key) or self._write_manifest(files[each.config], layers)
+            found.append(_Found(files[each.config], manifest, tags))
+        return found
+
+    def _manifests(self, files: dict[str, Digest]) -> dict[tuple[Digest, tuple[Digest, ...]], Digest]:
+        """The manifests that an archive has besides its manifest.json, by config and layers: they keep their digest."""
+        manifests: dict[tuple[Digest, tuple[Digest, ...]], Digest] = {}
+        with contextlib.suppress(SampanError):
+            index = decode(self._document(files, "index.json"), Index, "index.json")
+            for each in index.manifests:
+                if each.media_type in MANIFESTS and _blob_name(each.digest) in files:
+                    manifest = decode(self._content.read(each.digest), Manifest, "manifest")
+                    manifests[manifest.config.digest, tuple(layer.digest for layer in manifest.layers)] = each.digest
+        return manifests
+
+    def _write_manifest(self, config: Digest, layers: Sequence[Descriptor]) -> Digest:
+        descriptor = Descriptor(media_type=OCI_CONFIG, digest=config, size=self._content.size(config))
+        manifest = Manifest(media_type=OCI_MANIFEST, config=descriptor, layers=tuple(layers))
+        return self._content.write(msgspec.json.encode(manifest))
 
     def _layer_descriptor(self, digest: Digest) -> Descriptor:
         with self._content.open(digest) as file:
@@ -151,42 +197,53 @@ class Archives:
         kind = next(kind for magic, kind in kinds if head.startswith(magic))
         return Descriptor(media_type=kind, digest=digest, size=self._content.size(digest))
 
-    def _load_layout(self, files: dict[str, Digest]) -> list[Loaded]:
+    def _layout(self, files: dict[str, Digest], platform: str, on_layer: OnLayer | None) -> list[_Found]:
         index = decode(self._document(files, "index.json"), Index, "invalid archive: index.json")
-        loaded: list[Loaded] = []
+        present = set(files.values())
+        found: list[_Found] = []
         for descriptor in index.manifests:
             annotations = descriptor.annotations or {}
-            name = annotations.get(_CONTAINERD_NAME) or annotations.get(_REFERENCE_NAME, "")
+            name = annotations.get(CONTAINERD_NAME) or annotations.get(REFERENCE_NAME, "")
             # An OCI layout may name a tag alone, which says nothing about the image's name.
             tags = [parse_reference(name)] if ":" in name or "/" in name else []
-            manifest_digest = self.choose(descriptor).digest
-            manifest, config = self._documents(manifest_digest)
-            self.unpack(config, manifest.layers)
-            image = self._images.add(manifest.config.digest, manifest_digest, tags=tags)
-            loaded.append(Loaded(image, tuple(tag.with_default_tag().familiar for tag in tags)))
-        return loaded
+            manifest_digest = self.choose(descriptor, platform, present).digest
+            manifest = decode(self._present(manifest_digest, present), Manifest, f"manifest {manifest_digest}")
+            config_data = self._present(manifest.config.digest, present)
+            config = decode(config_data, ImageConfig, f"image {manifest.config.digest}")
+            check_platform(config, platform)
+            for layer in manifest.layers:
+                if layer.digest not in present:
+                    raise InvalidArgument(f"invalid archive: {_blob_name(layer.digest)} is missing")
+            self.unpack(config, manifest.layers, on_layer)
+            found.append(_Found(manifest.config.digest, manifest_digest, tags))
+        if not found:
+            raise InvalidArgument("invalid archive: index.json names no image")
+        return found
 
-    def choose(self, descriptor: Descriptor, wanted: str = "") -> Descriptor:
-        """The manifest for this machine, through as many indexes as there are. `wanted`: os/architecture[/variant]."""
-        while descriptor.media_type in INDEXES:
-            index = decode(self._content.read(descriptor.digest), Index, f"index {descriptor.digest}")
+    def _present(self, digest: Digest, present: Collection[Digest] | None) -> bytes:
+        """A document of the archive, if it is that which is read; what the store has besides may go at any time."""
+        if present is not None and digest not in present:
+            raise InvalidArgument(f"invalid archive: {_blob_name(digest)} is missing")
+        return self._content.read(digest)
+
+    def choose(self, descriptor: Descriptor, wanted: str = "", present: Collection[Digest] | None = None) -> Descriptor:
+        """The manifest for this machine, through as many indexes as there are. `wanted`: os/architecture[/variant].
+        `present`: what an archive has."""
+        for _ in range(_MOST_INDEXES):
+            if descriptor.media_type not in INDEXES:
+                return descriptor
+            index = decode(self._present(descriptor.digest, present), Index, f"index {descriptor.digest}")
             descriptor = choose_platform(index, wanted)
-        return descriptor
+        raise InvalidArgument(f"invalid image: more than {_MOST_INDEXES} indexes in each other")
 
-    def _documents(self, manifest_digest: Digest) -> tuple[Manifest, ImageConfig]:
-        manifest = decode(self._content.read(manifest_digest), Manifest, f"manifest {manifest_digest}")
-        config = decode(self._content.read(manifest.config.digest), ImageConfig, f"image {manifest.config.digest}")
-        return manifest, config
-
-    def unpack(
-        self, config: ImageConfig, layers: Sequence[Descriptor], on_layer: Callable[[Descriptor], None] | None = None
-    ) -> None:
+    def unpack(self, config: ImageConfig, layers: Sequence[Descriptor], on_layer: OnLayer | None = None) -> None:
         """Make the layers of an image whose blobs are there. `on_layer` is called before each one that is missing."""
         diff_ids = config.rootfs.diff_ids
         if len(diff_ids) != len(layers):
             raise InvalidArgument(f"invalid image: {len(layers)} layers, and {len(diff_ids)} diff ids")
         parent: ChainID | None = None
         for diff_id, chain_id, layer in zip(diff_ids, chain_ids(diff_ids), layers, strict=True):
+            self._content.pins.pin(chain_id)
             if not self._snapshots.has_layer(chain_id):
                 if on_layer is not None:
                     on_layer(layer)
@@ -205,23 +262,22 @@ class Archives:
                 blob.write(data)
             layer_digest = blob.commit()
         diff_id = self._diff_id(layer_digest)
-        created = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() % 1_000_000_000:09d}Z"
+        created = moment()
         config = ImageConfig(
             created=created, architecture=arch or architecture(), os="linux", config=run,
             rootfs=RootFS(diff_ids=(diff_id,)), history=(History(created=created, comment=message),),
         )  # fmt: skip
-        layer = self._layer_descriptor(layer_digest)
-        self.unpack(config, [layer])
-        data = msgspec.json.encode(config)
-        config_digest = self._content.write(data)
-        manifest = Manifest(
-            media_type=OCI_MANIFEST,
-            config=Descriptor(media_type=OCI_CONFIG, digest=config_digest, size=len(data)),
-            layers=(layer,),
-        )
-        return self._images.add(
-            config_digest, self._content.write(msgspec.json.encode(manifest)), tags=[reference] if reference else []
-        )
+        return self.make(config, [self._layer_descriptor(layer_digest)], reference)
+
+    def make(
+        self, config: ImageConfig, layers: Sequence[Descriptor], reference: Reference | None = None,
+        parent: Digest | None = None,
+    ) -> Image:  # fmt: skip
+        """The image of a new configuration and of layers whose blobs are there."""
+        self.unpack(config, layers)
+        config_digest = self._content.write(msgspec.json.encode(config))
+        manifest = self._write_manifest(config_digest, layers)
+        return self._images.add(config_digest, manifest, tags=[reference] if reference else [], parent=parent)
 
     def _diff_id(self, digest: Digest) -> Digest:
         total = hashlib.sha256()
@@ -231,44 +287,21 @@ class Archives:
                 total.update(data)
         return Digest("sha256:" + total.hexdigest())
 
-    # --- Save -------------------------------------------------------------------------------------
 
-    def save(self, names: Sequence[str], output: BinaryIO) -> None:
-        """Write images as an archive that is both: an OCI layout, and what `docker load` of any age reads."""
-        saved: list[_SavedImage] = []
-        manifests: list[Descriptor] = []
-        chosen = [(name, self._images.get(name)) for name in names]
-        with tarfile.open(fileobj=output, mode="w|") as archive:
-            written: set[Digest] = set()
-            for name, image in chosen:
-                manifest = self._images.manifest(image)
-                for digest in (image.id, image.manifest, *(layer.digest for layer in manifest.layers)):
-                    if digest not in written:
-                        written.add(digest)
-                        self._add_blob(archive, digest)
-                tags = _tags_to_save(name, image)
-                saved.append(
-                    _SavedImage(
-                        config=_blob_name(image.id), repo_tags=tuple(tags) or None,
-                        layers=tuple(_blob_name(layer.digest) for layer in manifest.layers),
-                    )
-                )  # fmt: skip
-                manifests += [
-                    Descriptor(
-                        media_type=manifest.media_type or OCI_MANIFEST, digest=image.manifest,
-                        size=self._content.size(image.manifest), annotations=annotations,
-                    )
-                    for annotations in ([_annotations(tag) for tag in tags] or (None,))
-                ]  # fmt: skip
-            _add_file(archive, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
-            _add_file(archive, "index.json", msgspec.json.encode(Index(manifests=tuple(manifests))))
-            _add_file(archive, "manifest.json", msgspec.json.encode(saved))
+def moment() -> str:
+    """Now, as images write it. RFC 3339"""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() % 1_000_000_000:09d}Z"
 
-    def _add_blob(self, archive: tarfile.TarFile, digest: Digest) -> None:
-        entry = tarfile.TarInfo(_blob_name(digest))
-        entry.size = self._content.size(digest)
-        with self._content.open(digest) as file:
-            archive.addfile(entry, file)
+
+def check_platform(config: ImageConfig, wanted: str) -> None:
+    """Raises NotFound for an image that is not for `wanted`: os/architecture[/variant], or empty."""
+    if not wanted:
+        return
+    parts = wanted.split("/")
+    own = (config.os or "linux", config.architecture, config.variant)
+    if any(part and part != each for part, each in zip(parts, own, strict=False)):
+        shown = "/".join(each for each in own if each)
+        raise NotFound(f"no suitable image found: wanted {wanted}, and the image is for {shown}")
 
 
 def choose_platform(index: Index, wanted: str = "") -> Descriptor:
@@ -288,28 +321,8 @@ def choose_platform(index: Index, wanted: str = "") -> Descriptor:
     raise NotFound(f"no matching manifest for {os_name}/{machine or architecture()} in the manifest list entries")
 
 
-def _tags_to_save(name: str, image: Image) -> list[str]:
-    """A name saves itself; an id saves all names of its image."""
-    with contextlib.suppress(InvalidArgument):
-        familiar = parse_reference(name).with_default_tag().familiar
-        if familiar in image.repo_tags:
-            return [familiar]
-    return list(image.repo_tags)
-
-
-def _annotations(tag: str) -> dict[str, str] | None:
-    reference = parse_reference(tag)
-    return {_CONTAINERD_NAME: f"{reference.name}:{reference.tag}", _REFERENCE_NAME: reference.tag}
-
-
 def _blob_name(digest: Digest) -> str:
     return f"blobs/sha256/{encoded(digest)}"
-
-
-def _add_file(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    entry = tarfile.TarInfo(name)
-    entry.size = len(data)
-    archive.addfile(entry, io.BytesIO(data))
 
 
 def _joined(name: str, target: str) -> str:
@@ -320,5 +333,6 @@ def _joined(name: str, target: str) -> str:
 def _tar_errors() -> Iterator[None]:
     try:
         yield
-    except (tarfile.TarError, EOFError) as error:
-        raise DataCorrupt(f"invalid archive: {error}") from error
+    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+        # Numbers and names in a header may be anything.
+        raise DataCorrupt(f"invalid archive: {str(error) or type(error).__name__}") from error

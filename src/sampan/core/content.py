@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
+from sampan.core.pins import Pins
 from sampan.errors import DataCorrupt, NotFound, ResourceExhausted
 from sampan.oci.digest import Digest, encoded
 
@@ -22,9 +23,10 @@ _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
 class ContentStore:
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, pins: Pins | None = None) -> None:
         """The layout's directory; made if it is missing. What an interrupted ingest left is removed."""
         self.root = root
+        self.pins = pins or Pins()
         self._blobs = f"{root}/blobs/sha256"
         self._ingest = f"{root}/ingest"
         os.makedirs(self._blobs, mode=0o700, exist_ok=True)
@@ -39,7 +41,8 @@ class ContentStore:
         return f"{self._blobs}/{encoded(digest)}"
 
     def has(self, digest: Digest, size: int | None = None) -> bool:
-        """Whether the blob is there, of that size if one is given."""
+        """Whether the blob is there, of that size if one is given. It stays then (`core.pins`)."""
+        self.pins.pin(digest)
         try:
             found = os.stat(self.path(digest)).st_size
         except FileNotFoundError:
@@ -131,6 +134,7 @@ class Ingest:
         except OSError as error:
             os.unlink(self._path)
             raise _full(error) from error
+        self._store.pins.pin(digest)
         os.rename(self._path, self._store.path(digest))
         return digest
 

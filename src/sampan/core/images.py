@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from sampan.core.content import ContentStore
 from sampan.core.metadata import Metadata
+from sampan.core.removal import Step, plan
 from sampan.core.snapshots.overlay2 import Overlay2
-from sampan.errors import Conflict, InvalidArgument, NotFound
+from sampan.errors import InvalidArgument, NotFound
 from sampan.oci.digest import ChainID, Digest, chain_ids, encoded
 from sampan.oci.image import ImageConfig, Manifest, decode
 from sampan.oci.reference import Reference, parse_reference
@@ -26,13 +28,14 @@ _SCHEMA = (
         name TEXT NOT NULL, digest TEXT NOT NULL, image TEXT NOT NULL REFERENCES image (id),
         PRIMARY KEY (name, digest)) WITHOUT ROWID""",
 )
+_PARENTS = ("ALTER TABLE image ADD COLUMN parent TEXT",)
 _ID_PREFIX = re.compile(r"(?:sha256:)?[0-9a-f]{1,64}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
     """`id`: the configuration's digest. `manifest`: the manifest's. `size`: bytes of file data in all layers.
-    `added`: nanoseconds since the epoch. Names are in the familiar form."""
+    `added`: nanoseconds since the epoch. Names are in the familiar form. `parent`: the image that it was made of."""
 
     id: Digest
     manifest: Digest
@@ -41,6 +44,7 @@ class Image:
     added: int
     repo_tags: tuple[str, ...]
     repo_digests: tuple[str, ...]
+    parent: Digest | None = None
 
     @property
     def chain(self) -> list[ChainID]:
@@ -55,10 +59,22 @@ class Image:
 
 @dataclass(frozen=True)
 class Removed:
-    """One line of what `remove` did: a name was untagged, or an id deleted."""
+    """One line of what `remove` did: a name of `image` was untagged, or an id deleted."""
 
     untagged: str = ""
     deleted: str = ""
+    image: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Of an image that was still there when it lost its name."""
+
+
+Users = Callable[[str], Sequence[tuple[str, bool]]]
+"""The containers that are made of an image, by short id, and whether each runs."""
+
+
+def nobody(image: str) -> Sequence[tuple[str, bool]]:
+    """No containers."""
+    return ()
 
 
 class ImageStore:
@@ -67,6 +83,7 @@ class ImageStore:
         self._content = content
         self._snapshots = snapshots
         metadata.migrate("images-1", _SCHEMA)
+        metadata.migrate("images-2", _PARENTS)
         self._configs: dict[Digest, ImageConfig] = {}
 
     # --- Looking up -------------------------------------------------------------------------------
@@ -112,7 +129,7 @@ class ImageStore:
 
     def _load(self, image_id: Digest) -> Image:
         with self._metadata.transaction() as cursor:
-            row = cursor.execute("SELECT manifest, size, added FROM image WHERE id = ?", (image_id,)).fetchone()
+            row = cursor.execute("SELECT manifest, size, added, parent FROM image WHERE id = ?", (image_id,)).fetchone()
             if row is None:
                 raise NotFound(f"No such image: {image_id}")
             tags = cursor.execute(
@@ -124,7 +141,7 @@ class ImageStore:
         return Image(
             id=image_id, manifest=row[0], config=self._config(image_id), size=row[1], added=row[2],
             repo_tags=tuple(_named(name, tag=tag).familiar for name, tag in tags),
-            repo_digests=tuple(_named(name, digest=digest).familiar for name, digest in digests),
+            repo_digests=tuple(_named(name, digest=digest).familiar for name, digest in digests), parent=row[3],
         )  # fmt: skip
 
     def all(self) -> Sequence[Image]:
@@ -138,17 +155,25 @@ class ImageStore:
 
     # --- Changing ---------------------------------------------------------------------------------
 
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What is changed meanwhile is changed at once, or not at all."""
+        with self._metadata.transaction():
+            yield
+
     def add(
-        self, image_id: Digest, manifest: Digest, *, tags: Iterable[Reference] = (), digests: Iterable[Reference] = ()
-    ) -> Image:
+        self, image_id: Digest, manifest: Digest, *, tags: Iterable[Reference] = (), digests: Iterable[Reference] = (),
+        parent: Digest | None = None,
+    ) -> Image:  # fmt: skip
         """Record an image whose blobs and layers are there; its names move to it. One transaction."""
         config = self._config(image_id)
         sizes = self._snapshots.layer_sizes()
         size = sum(sizes.get(each, 0) for each in chain_ids(config.rootfs.diff_ids))
         with self._metadata.transaction() as cursor:
             cursor.execute(
-                "INSERT INTO image VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET manifest = excluded.manifest",
-                (image_id, manifest, size, time.time_ns()),
+                "INSERT INTO image (id, manifest, size, added, parent) VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (id) DO UPDATE SET manifest = excluded.manifest",
+                (image_id, manifest, size, time.time_ns(), parent),
             )
             for each in tags:
                 cursor.execute(
@@ -164,62 +189,67 @@ class ImageStore:
         """Give an image one more name; taken from another image, if that has it. Raises NotFound, InvalidArgument."""
         if reference.digest:
             raise InvalidArgument("refusing to create a tag with a digest reference")
-        image = self.get(source)
-        return self.add(image.id, image.manifest, tags=[reference])
+        with self.together():
+            image = self.get(source)
+            return self.add(image.id, image.manifest, tags=[reference])
 
     def remove(
-        self, name_or_id: str, *, force: bool = False, used_by: Sequence[tuple[str, bool]] = ()
+        self, name_or_id: str, *, force: bool = False, prune: bool = True, users: Users = nobody
     ) -> list[Removed]:
-        """Take a name away, and with the last name the image. `used_by`: the containers that are made of it, by short
-        id, and whether each runs. Raises NotFound and Conflict in Docker's words.
+        """Take a name away, and with the last name the image, by Docker's rules (`core.removal`). `prune`: the parents
+        too that nobody needs any more. Raises NotFound and Conflict in Docker's words.
 
         Blobs and layers are freed by the collection that follows (`core.gc`).
         """
-        image = self.get(name_or_id)
-        names = [*image.repo_tags, *image.repo_digests]
-        if self._is_id(name_or_id, image):
-            _refuse_delete(image, force, used_by)
-            return self._untag(image, names, delete=True)
-        name = parse_reference(name_or_id).with_default_tag().familiar
-        if set(image.repo_tags) - {name}:
-            return self._untag(image, [name], delete=False)
-        if used_by and not force:
-            raise Conflict(
-                f'conflict: unable to remove repository reference "{name_or_id}" (must force) - container '
-                f"{used_by[0][0]} is using its referenced image {encoded(image.id)[:12]}"
-            )
-        # What a container is made of keeps its image, without a name.
-        return self._untag(image, names, delete=not used_by)
+        with self._metadata.transaction() as cursor:
+            image = self.get(name_or_id)
+            by_id = self._is_id(name_or_id, image)
+            steps = plan(_Known(self, users), image.id, name_or_id, by_id=by_id, force=force, prune=prune)
+            for step in steps:
+                if not step.untagged:
+                    cursor.execute("DELETE FROM image WHERE id = ?", (step.image,))
+                    continue
+                named = parse_reference(step.untagged)
+                table, column, value = (
+                    ("image_digest", "digest", named.digest) if named.digest else ("image_tag", "tag", named.tag)
+                )
+                cursor.execute(f"DELETE FROM {table} WHERE name = ? AND {column} = ?", (named.name, value))
+            removed = [self._told(step) for step in steps]
+        for step in steps:
+            if not step.untagged:
+                self._configs.pop(step.image, None)
+        return removed
+
+    def _told(self, step: Step) -> Removed:
+        if not step.untagged:
+            return Removed(deleted=step.image, image=step.image)
+        return Removed(untagged=step.untagged, image=step.image, labels=self._config(step.image).run.labels or {})
 
     @staticmethod
     def _is_id(name_or_id: str, image: Image) -> bool:
         digits = name_or_id.removeprefix("sha256:")
         return _ID_PREFIX.fullmatch(name_or_id) is not None and encoded(image.id).startswith(digits)
 
-    def _untag(self, image: Image, names: Iterable[str], *, delete: bool) -> list[Removed]:
-        removed: list[Removed] = []
+    def children(self, image_id: Digest) -> list[Digest]:
+        """The images that were made of it here."""
         with self._metadata.transaction() as cursor:
-            for name in names:
-                reference = parse_reference(name)
-                cursor.execute("DELETE FROM image_tag WHERE name = ? AND tag = ?", (reference.name, reference.tag))
-                cursor.execute(
-                    "DELETE FROM image_digest WHERE name = ? AND digest = ?", (reference.name, reference.digest or "")
-                )
-                removed.append(Removed(untagged=name))
-            if delete:
-                cursor.execute("DELETE FROM image WHERE id = ?", (image.id,))
-                removed.append(Removed(deleted=image.id))
-        if delete:
-            self._configs.pop(image.id, None)
-        return removed
+            return [row[0] for row in cursor.execute("SELECT id FROM image WHERE parent = ?", (image_id,))]
+
+    def find(self, image_id: str) -> Image | None:
+        with contextlib.suppress(NotFound):
+            return self._load(Digest(image_id))
+        return None
+
+    def needs(self, image: Image) -> set[Digest]:
+        """The blobs of an image."""
+        return {image.id, image.manifest, *(layer.digest for layer in self.manifest(image).layers)}
 
     def referenced(self) -> tuple[set[Digest], set[ChainID]]:
         """What images need: blobs and layers."""
         blobs: set[Digest] = set()
         chains: set[ChainID] = set()
         for image in self.all():
-            blobs |= {image.id, image.manifest}
-            blobs |= {layer.digest for layer in self.manifest(image).layers}
+            blobs |= self.needs(image)
             chains.update(image.chain)
         return blobs, chains
 
@@ -229,20 +259,22 @@ def _named(name: str, *, tag: str = "", digest: str = "") -> Reference:
     return Reference(domain, path, tag, Digest(digest) if digest else None)
 
 
-def _refuse_delete(image: Image, force: bool, used_by: Sequence[tuple[str, bool]]) -> None:
-    short = encoded(image.id)[:12]
-    for container, running in sorted(used_by, key=lambda each: not each[1]):
-        if running:
-            raise Conflict(
-                f"conflict: unable to delete {short} (cannot be forced) - image is being used by running container "
-                f"{container}"
-            )
-        if not force:
-            raise Conflict(
-                f"conflict: unable to delete {short} (must be forced) - image is being used by stopped container "
-                f"{container}"
-            )
-    if len({parse_reference(name).name for name in image.repo_tags}) > 1 and not force:
-        raise Conflict(
-            f"conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories"
-        )
+class _Known:
+    """See `removal.Known`."""
+
+    def __init__(self, images: ImageStore, users: Users) -> None:
+        self._images = images
+        self.users = users
+
+    def names(self, image: Digest) -> Sequence[str]:
+        found = self._images.find(image)
+        return (*found.repo_tags, *found.repo_digests) if found else ()
+
+    def children(self, image: Digest) -> Sequence[Digest]:
+        return self._images.children(image)
+
+    def parent(self, image: Digest) -> Digest | None:
+        """If it is still there."""
+        found = self._images.find(image)
+        parent = found.parent if found else None
+        return parent if parent and self._images.find(parent) else None

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
-from sampan.core.archives import Archives, Loaded
+from sampan.core import saving
+from sampan.core.archives import Archives, Loaded, OnLayer
 from sampan.core.content import ContentStore
 from sampan.core.gc import collect
-from sampan.core.images import Image, ImageStore, Removed
+from sampan.core.images import Image, ImageStore, Removed, Users, nobody
 from sampan.core.metadata import Metadata
 from sampan.core.paths import Paths
+from sampan.core.pins import Pins
 from sampan.core.snapshots.overlay2 import Overlay2
+from sampan.oci.digest import ChainID
 from sampan.oci.image import RunConfig
 from sampan.oci.reference import Reference
 
@@ -29,31 +31,36 @@ class Core:
         for name in os.listdir(paths.temporary):
             os.unlink(f"{paths.temporary}/{name}")
         self.metadata = Metadata(paths.database)
-        self.content = ContentStore(paths.content)
+        self.pins = Pins()
+        self.content = ContentStore(paths.content, self.pins)
         self.snapshots = Overlay2(paths.overlay2, self.metadata)
         self.images = ImageStore(self.metadata, self.content, self.snapshots)
         self.archives = Archives(self.content, self.snapshots, self.images)
-        self._users = 0
-        self._changed = threading.Condition()
         self.gc()
 
     @contextlib.contextmanager
     def loading(self) -> Iterator[None]:
-        """Blobs and layers may be without an owner meanwhile: no collection runs."""
-        with self._changed:
-            self._users += 1
-        try:
+        """Blobs and layers may be without an owner meanwhile: what is stored or found to be there stays."""
+        with self.pins.holding():
             yield
-        finally:
-            with self._changed:
-                self._users -= 1
-                self._changed.notify_all()
 
-    def load(self, stream: BinaryIO) -> list[Loaded]:
+    def load(self, stream: BinaryIO, platform: str = "", on_layer: OnLayer | None = None) -> list[Loaded]:
         """See `Archives.load`; what was no part of an image is removed afterwards."""
         try:
             with self.loading():
-                return self.archives.load(stream)
+                return self.archives.load(stream, platform, on_layer)
+        finally:
+            self.gc()
+
+    def save(self, names: Sequence[str], output: BinaryIO) -> None:
+        """See `saving.save`. An image that is removed meanwhile is written all the same, and collected then."""
+        try:
+            with self.loading():
+                chosen = [(name, self.images.get(name)) for name in names]
+                for _, image in chosen:
+                    for needed in (*self.images.needs(image), *image.chain):
+                        self.pins.pin(needed)
+                saving.save(self.content, self.snapshots, self.images, chosen, output)
         finally:
             self.gc()
 
@@ -69,22 +76,27 @@ class Core:
             raise
 
     def remove_image(
-        self, name_or_id: str, *, force: bool = False, used_by: Sequence[tuple[str, bool]] = ()
+        self, name_or_id: str, *, force: bool = False, prune: bool = True, users: Users = nobody
     ) -> list[Removed]:
-        """See `ImageStore.remove`; frees what only this image used, and names the layers among that, topmost first."""
+        """See `ImageStore.remove`; frees what only the removed used, and names the layers among that, topmost first,
+        each after the image that it goes with."""
         before = self.snapshots.layers()
-        chain = self.images.get(name_or_id).chain
-        removed = self.images.remove(name_or_id, force=force, used_by=used_by)
+        chains: dict[str, list[ChainID]] = {image.id: image.chain for image in self.images.all()}
+        removed = self.images.remove(name_or_id, force=force, prune=prune, users=users)
         self.gc()
         gone = before.keys() - self.snapshots.layers().keys()
-        return [*removed, *(Removed(deleted=layer) for layer in reversed(chain) if layer in gone)]
+        told: list[Removed] = []
+        for each in removed:
+            told.append(each)
+            if each.deleted:
+                layers = [layer for layer in reversed(chains.get(each.image, ())) if layer in gone]
+                told += [Removed(deleted=layer) for layer in layers]
+                gone -= set(layers)
+        return told
 
     def gc(self) -> int:
-        """Collect, if nothing is loading now: then whoever loads collects at its end. Returns the bytes freed."""
-        with self._changed:
-            if self._users:
-                return 0
-            return collect(self.content, self.snapshots, self.images)
+        """Collect; returns the bytes freed. What is being loaded or saved stays: who does that collects after it."""
+        return collect(self.pins, self.content, self.snapshots, self.images)
 
     def close(self) -> None:
         self.metadata.close()

@@ -36,6 +36,9 @@ class Snapshotter(Protocol):
     def layers(self) -> dict[ChainID, ChainID | None]:
         """Every layer, with its parent."""
 
+    def layer_tar(self, chain_id: ChainID) -> BinaryIO | None:
+        """The layer's own tar, byte for byte and open; None where it is not kept."""
+
     def create_container(self, container_id: str, chain_id: ChainID | None) -> None:
         """Make a writable layer on top."""
 

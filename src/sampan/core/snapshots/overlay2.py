@@ -21,6 +21,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import sqlite3
 import stat
 from typing import BinaryIO
 
@@ -167,12 +168,16 @@ class Overlay2:
             self._remove_directory(cache_id)
 
     def remove_layer(self, chain_id: ChainID) -> int:
-        """Remove a layer that nothing stands on; returns the bytes of file data that it had. Idempotent."""
-        with self._metadata.transaction() as cursor:
-            row = cursor.execute("SELECT cache_id, size FROM layer WHERE chain_id = ?", (chain_id,)).fetchone()
-            if row is None:
-                return 0
-            cursor.execute("DELETE FROM layer WHERE chain_id = ?", (chain_id,))
+        """Remove a layer, unless another one or a container stands on it; returns the bytes of file data that it had.
+        Idempotent."""
+        try:
+            with self._metadata.transaction() as cursor:
+                row = cursor.execute("SELECT cache_id, size FROM layer WHERE chain_id = ?", (chain_id,)).fetchone()
+                if row is None:
+                    return 0
+                cursor.execute("DELETE FROM layer WHERE chain_id = ?", (chain_id,))
+        except sqlite3.IntegrityError:
+            return 0
         self._remove_directory(row[0])
         return int(row[1])
 
@@ -189,6 +194,16 @@ class Overlay2:
         """Those that containers stand on directly."""
         with self._metadata.transaction() as cursor:
             return {row[0] for row in cursor.execute("SELECT parent FROM container_layer WHERE parent IS NOT NULL")}
+
+    def layer_tar(self, chain_id: ChainID) -> BinaryIO | None:
+        """The layer's own tar, byte for byte and open; None where it is not kept, but the files unpacked from it."""
+        with contextlib.suppress(FileNotFoundError):
+            return open(f"{self.root}/{self._row(chain_id)[0]}/layer.tar", "rb")
+        return None
+
+    def directory(self, chain_id: ChainID) -> str:
+        """The layer's name in the data root."""
+        return self._row(chain_id)[0]
 
     # --- Containers -------------------------------------------------------------------------------
 
@@ -211,6 +226,9 @@ class Overlay2:
         except OSError as error:
             self._remove_directory(cache_id)
             raise _full(error) from error
+        except sqlite3.IntegrityError:
+            self._remove_directory(cache_id)
+            raise NotFound(f"layer {chain_id} not found") from None
         except BaseException:
             self._remove_directory(cache_id)
             raise

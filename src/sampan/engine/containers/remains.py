@@ -58,6 +58,8 @@ async def discard(engine: Engine, container: Container, layer: str) -> None:
     await container.unmounted.wait()
     try:
         await run_blocking(engine.core.snapshots.discard, layer)
+        if engine.core.images.find(container.record.image) is None:  # It was the last that stood on those layers.
+            await run_blocking(engine.core.gc)
     except OSError as error:
         _log.warning("remove the layer of %s: %s; the engine's next start tries again", container.id[:12], error)
 

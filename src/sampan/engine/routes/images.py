@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import BinaryIO
 
 from aiohttp import web
 
 from sampan.api import images as api
-from sampan.core.archives import Loaded
-from sampan.core.images import Image, Removed
+from sampan.core.archives import Loaded, OnLayer, check_platform
+from sampan.core.images import Image, Removed, Users
 from sampan.engine import image_documents as documents
 from sampan.engine.blocking import run_blocking
 from sampan.engine.changes import apply_changes
@@ -21,7 +23,8 @@ from sampan.engine.pulling import distribution, manifest, pull
 from sampan.engine.services import Engine
 from sampan.engine.transfers import receive, send
 from sampan.errors import Conflict, InvalidArgument, NotFound, Unsupported
-from sampan.oci.image import RunConfig
+from sampan.oci.digest import encoded
+from sampan.oci.image import Descriptor, Platform, RunConfig, decode
 from sampan.oci.reference import Reference, parse_reference
 
 
@@ -106,11 +109,14 @@ class ImageRoutes:
 
     async def load(self, request: Request) -> web.StreamResponse:
         """The images of an archive: `docker save`'s, or an OCI layout."""
-        if "platform" in request.query:
-            raise Unsupported("loading one platform of an archive is not supported")
-
+        platform = wanted_platform(request)
         async with MessageStream(request) as stream:
-            loaded: list[Loaded] = await receive(request.chunks(), self._engine.core.load)
+            on_layer = None if request.flag("quiet") else _telling(stream)
+
+            def consume(archive: BinaryIO) -> list[Loaded]:
+                return self._engine.core.load(archive, platform, on_layer)
+
+            loaded = await receive(request.chunks(), consume)
             for each in loaded:
                 self._publish("load", each.image)
                 for name in each.names:
@@ -141,13 +147,14 @@ class ImageRoutes:
 
     async def _save(self, request: Request, names: Sequence[str]) -> web.StreamResponse:
         core = self._engine.core
-        if "platform" in request.query:
-            raise Unsupported("saving one platform of an image is not supported")
+        platform = wanted_platform(request)
         # Once the head is out an error cannot be told any more, so first see that all are there.
         images = [await run_blocking(core.images.get, name) for name in names]
+        for image in images:
+            check_platform(image.config, platform)
         response = web.StreamResponse(headers={**HEADERS, "Content-Type": "application/x-tar"})
         await response.prepare(request)
-        await send(lambda stream: core.archives.save(names, stream), response.write)
+        await send(lambda stream: core.save(names, stream), response.write)
         for image in images:
             self._publish("save", image)
         return response
@@ -155,20 +162,24 @@ class ImageRoutes:
     # --- Removing ---------------------------------------------------------------------------------
 
     async def remove(self, request: Request) -> web.Response:
-        name = request.match_info["name"]
-        image = await run_blocking(self._engine.core.images.get, name)
         removed = await run_blocking(
-            self._engine.core.remove_image, name, force=request.flag("force"), used_by=self._users(image)
-        )
-        return json_response(self._told(image, removed))
+            self._engine.core.remove_image, request.match_info["name"], force=request.flag("force"),
+            prune=not request.flag("noprune"), users=self._users(),
+        )  # fmt: skip
+        return json_response(self._told(removed))
 
-    def _users(self, image: Image) -> Sequence[tuple[str, bool]]:
-        containers = self._engine.containers
-        return [(each.id[:12], containers.is_running(each.id)) for each in containers.using_image(image.id)]
+    def _users(self) -> Users:
+        """The containers of each image, as things stand now."""
+        users: dict[str, list[tuple[str, bool]]] = {}
+        for each in self._engine.containers.all():
+            users.setdefault(each.record.image, []).append((each.id[:12], each.running))
+        return lambda image: users.get(image, ())
 
-    def _told(self, image: Image, removed: Sequence[Removed]) -> Sequence[api.DeleteItem]:
+    def _told(self, removed: Sequence[Removed]) -> Sequence[api.DeleteItem]:
         for each in removed:
-            self._publish("untag" if each.untagged else "delete", image)
+            if each.image:
+                attributes = {**each.labels, "name": each.image}
+                self._engine.events.publish("image", "untag" if each.untagged else "delete", each.image, attributes)
         return [api.DeleteItem(untagged=each.untagged, deleted=each.deleted) for each in removed]
 
     async def prune(self, request: Request) -> web.Response:
@@ -176,25 +187,57 @@ class ImageRoutes:
         filters = dict(known_filters(request.filters(), documents.PRUNE_FILTERS))
         dangling = boolean_filter(filters, "dangling")
         filters.pop("dangling", None)
-        core = self._engine.core
-        deleted: list[api.DeleteItem] = []
-        for image in await run_blocking(documents.chosen, core, filters):
-            if dangling is not False and not documents.is_dangling(image):
-                continue
-            if self._users(image):
-                continue
-            try:
-                removed = await run_blocking(core.images.remove, image.id, force=True)
-            except (Conflict, NotFound):  # Taken into use, or removed, in the meantime.
-                continue
-            deleted += self._told(image, removed)
-        reclaimed = await run_blocking(core.gc)
+        users = self._users()
+        wanted = [
+            image
+            for image in await run_blocking(documents.chosen, self._engine.core, filters)
+            if (dangling is False or documents.is_dangling(image)) and not users(image.id)
+        ]
+        deleted, reclaimed = await run_blocking(self._prune, wanted, users)
+        items = tuple(self._told(deleted)) or None
         self._engine.events.publish("image", "prune", "", {"reclaimed": str(reclaimed)})
-        return json_response(api.ImagesPruned(images_deleted=tuple(deleted) or None, space_reclaimed=reclaimed))
+        return json_response(api.ImagesPruned(images_deleted=items, space_reclaimed=reclaimed))
+
+    def _prune(self, images: Sequence[Image], users: Users) -> tuple[Sequence[Removed], int]:
+        """What was removed, and the bytes of the layers that this freed."""
+        core = self._engine.core
+        before = core.snapshots.layer_sizes()
+        removed: list[Removed] = []
+        # Those that others were made of come last.
+        for image in sorted(images, key=lambda each: each.added, reverse=True):
+            for name in (*image.repo_tags, *image.repo_digests) or (image.id,):
+                # Taken into use, removed, or removed with a child, in the meantime.
+                with contextlib.suppress(Conflict, NotFound):
+                    removed += core.remove_image(name, users=users)
+        after = core.snapshots.layer_sizes()
+        return removed, sum(size for chain_id, size in before.items() if chain_id not in after)
 
     def _publish(self, action: str, image: Image, name: str = "") -> None:
         attributes = {**(image.config.run.labels or {}), "name": name or image.id}
         self._engine.events.publish("image", action, image.id, attributes)
+
+
+def _telling(stream: MessageStream) -> OnLayer:
+    """Tells the client of each layer that is about to be unpacked, from the thread that does it."""
+    loop = asyncio.get_running_loop()
+
+    def tell(layer: Descriptor) -> None:
+        detail = api.ProgressDetail(current=layer.size, total=layer.size)
+        message = api.ProgressMessage(status="Loading layer", progress_detail=detail, id=encoded(layer.digest)[:12])
+        asyncio.run_coroutine_threadsafe(stream.send(message), loop)
+
+    return tell
+
+
+def wanted_platform(request: Request) -> str:
+    """The `platform` parameter as os/architecture[/variant]: it is that, or a JSON document. Raises InvalidArgument."""
+    given = request.query.getall("platform", [])
+    if len(given) > 1:
+        raise InvalidArgument("only one platform at a time can be saved or loaded")
+    if not given or not given[0].startswith("{"):
+        return given[0] if given else ""
+    wanted = decode(given[0].encode(), Platform, "invalid platform")
+    return "/".join((wanted.os, wanted.architecture, wanted.variant)).rstrip("/")
 
 
 def _tagged(repository: str, tag: str) -> Reference:
