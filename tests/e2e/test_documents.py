@@ -74,7 +74,6 @@ REFUSED_IN_OTHER_WORDS: dict[str, tuple[int, str]] = {
     "weight": (400, "Range of blkio weight is from 10 to 1000"),
     # Not there yet.
     "pid of none": (501, "--pid container:nosuch is not supported yet"),
-    "short health interval": (501, "health checks are not supported yet"),
 }
 
 

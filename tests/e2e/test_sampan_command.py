@@ -87,7 +87,7 @@ def test_an_engine_on_demand(engine: Engine, short_dir: object) -> None:
         if os.path.exists(f"{root}/run/sampan.sock"):
             break
         time.sleep(0.05)
-    assert process.wait(15) == 0
+    assert process.wait(60) == 0
     from sampan.core.paths import Paths
     from tests.e2e.conftest import take_down
 

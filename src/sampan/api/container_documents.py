@@ -75,6 +75,19 @@ class ContainerSummary(APIStruct, frozen=True, kw_only=True):
     mounts: tuple[SummaryMount, ...]
 
 
+class HealthLog(APIStruct, frozen=True, kw_only=True):
+    start: str
+    end: str
+    exit_code: int
+    output: str
+
+
+class Health(APIStruct, frozen=True, kw_only=True):
+    status: str
+    failing_streak: int
+    log: tuple[HealthLog, ...]
+
+
 class State(APIStruct, frozen=True, kw_only=True):
     status: str
     running: bool
@@ -87,6 +100,7 @@ class State(APIStruct, frozen=True, kw_only=True):
     error: str
     started_at: str
     finished_at: str
+    health: Health | msgspec.UnsetType = msgspec.UNSET
 
 
 class GraphDriver(APIStruct, frozen=True, kw_only=True):

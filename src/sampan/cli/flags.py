@@ -7,6 +7,7 @@ import os
 import re
 
 from sampan.cli.arguments import Parser
+from sampan.cli.durations import parse_duration
 from sampan.errors import InvalidArgument
 
 TYPE_CHECKING = False
@@ -78,6 +79,12 @@ def add_container_flags(parser: Parser) -> None:
         (("--cgroupns",), "cgroup namespace: host or private"),
         (("--userns",), "user namespace: host"),
         (("--stop-signal",), "signal that stops the container"),
+        (("--health-cmd",), "what tells by its status how the container is, for a shell"),
+        (("--health-interval",), "from one check to the next (30s)"),
+        (("--health-timeout",), "how long a check may take (30s)"),
+        (("--health-start-period",), "for how long failures do not count"),
+        (("--health-start-interval",), "from one check to the next for so long (5s)"),
+        (("--health-action",), "what an unhealthy container gets: none, kill, restart or stop"),
         (("--log-driver",), "json-file or none"),
         (("--mac-address",), "hardware address"),
         (("--cidfile",), "write the container's id to this file"),
@@ -95,6 +102,7 @@ def add_container_flags(parser: Parser) -> None:
         (("--oom-score-adj",), "how soon to be killed for want of memory"),
         (("--memory-swappiness",), "0 to 100"),
         (("--blkio-weight",), "relative share of disk time, 10 to 1000"),
+        (("--health-retries",), "failures in a row that make it unhealthy (3)"),
     ):
         add(*names, type=int, default=None, help=text)
     for names, text in (
@@ -142,9 +150,26 @@ def create_document(flags: argparse.Namespace) -> dict[str, Any]:
         "MacAddress": flags.mac_address,
         "HostConfig": _host_config(flags, bindings),
     }
-    if flags.no_healthcheck:
-        document["Healthcheck"] = {"Test": ["NONE"]}
+    if healthcheck := _healthcheck(flags):
+        document["Healthcheck"] = healthcheck
     return document
+
+
+def _healthcheck(flags: argparse.Namespace) -> dict[str, Any]:
+    given: dict[str, Any] = {
+        "Interval": flags.health_interval, "Timeout": flags.health_timeout, "StartPeriod": flags.health_start_period,
+        "StartInterval": flags.health_start_interval,
+    }  # fmt: skip
+    given = {name: round(parse_duration(text) * 1e9) for name, text in given.items() if text}
+    if flags.health_retries is not None:
+        given["Retries"] = flags.health_retries
+    if flags.health_cmd:
+        given["Test"] = ["CMD-SHELL", flags.health_cmd]
+    if flags.no_healthcheck:
+        if given:
+            raise InvalidArgument("--no-healthcheck conflicts with --health-* options")
+        return {"Test": ["NONE"]}
+    return given
 
 
 def _host_config(flags: argparse.Namespace, bindings: dict[str, Any]) -> dict[str, Any]:
@@ -181,7 +206,7 @@ def _host_config(flags: argparse.Namespace, bindings: dict[str, Any]) -> dict[st
         "Devices": [_device(each) for each in flags.device] or None,
         "GroupAdd": flags.group_add or None,
         "LogConfig": {"Type": flags.log_driver, "Config": dict(map(_pair, flags.log_opt))},
-        "Annotations": dict(map(_pair, flags.annotation)) or None,
+        "Annotations": _annotations(flags) or None,
         "Memory": parse_size(flags.memory) if flags.memory else 0,
         "MemorySwap": parse_size(flags.memory_swap) if flags.memory_swap else 0,
         "MemoryReservation": parse_size(flags.memory_reservation) if flags.memory_reservation else 0,
@@ -208,6 +233,13 @@ def _host_config(flags: argparse.Namespace, bindings: dict[str, Any]) -> dict[st
         size = os.get_terminal_size(1)
         options["ConsoleSize"] = [size.lines, size.columns]
     return options
+
+
+def _annotations(flags: argparse.Namespace) -> dict[str, str]:
+    given = dict(map(_pair, flags.annotation))
+    if flags.health_action:
+        given["io.sampan.health-action"] = flags.health_action
+    return given
 
 
 def _pair(text: str) -> tuple[str, str]:

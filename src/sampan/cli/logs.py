@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import time
 
 from sampan.cli.arguments import Parser
 from sampan.cli.context import Context
+from sampan.cli.durations import parse_duration
 from sampan.cli.streams import Demultiplexer, write_all
-from sampan.errors import InvalidArgument
 
 FAILURE = 1
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|m|s|ms)")
-_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
 def parser(name: str) -> Parser:
@@ -30,11 +27,7 @@ def moment(text: str) -> str:
     """A time as the API takes it: a duration counts back from now. Raises InvalidArgument."""
     if not text or (text[0].isdigit() and ("-" in text or text.replace(".", "").isdigit())):
         return text
-    parts = _DURATION.findall(text)
-    if "".join(number + unit for number, unit in parts) != text:
-        raise InvalidArgument(f'invalid value for "since": {text}')
-    back = sum(float(number) * _SECONDS[unit] for number, unit in parts)
-    return f"{time.time() - back:.9f}"
+    return f"{time.time() - parse_duration(text):.9f}"
 
 
 def main(name: str, words: list[str], context: Context) -> int:

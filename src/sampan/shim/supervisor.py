@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import time
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -27,6 +28,10 @@ from sampan.shim.streams import Streams
 from sampan.shim.task import ExecTask, Task, delete_quietly
 from sampan.shimapi import framing
 from sampan.shimapi import messages as msg
+
+if TYPE_CHECKING:
+    from sampan.shim.health import Checker
+    from sampan.shim.runtimes import RunningContainer
 
 _LINGER = 10.0
 """Seconds that clients have, at the end, to take their output."""
@@ -50,6 +55,9 @@ class Supervisor:
         self._started_at = 0
         self._restart_count = 0
         self._backoff = Backoff()
+        self._checker: Checker | None = None
+        self._health: msg.Health | None = None
+        self._unhealthy_restart = False
         self._restart_timer: Timer | None = None
         self._stopping = False
         self._shutting_down = False
@@ -106,6 +114,38 @@ class Supervisor:
             raise
         self._started_at = self._task.started_at
         self._status = msg.TaskStatus.RUNNING
+        if self._create.health is not None:
+            # Here and not above: those that have no use for it do without its memory.
+            from sampan.shim.health import Checker
+
+            self._checker = Checker(
+                self._loop, self._create.health, self._task.container, self._health, self._probed
+            )  # fmt: skip
+            self._health = self._checker.health
+
+    def _probed(self, health: msg.Health, changed: bool) -> None:
+        self._health = health
+        self._tell(msg.Probed(health=health, changed=changed))
+        check = self._create.health
+        if not changed or health.status != "unhealthy" or check is None or self._task is None:
+            return
+        container = self._task.container
+        with contextlib.suppress(SampanError):
+            match check.action:
+                case "kill":
+                    container.kill(signal.SIGKILL)
+                case "restart":
+                    self._unhealthy_restart = True
+                    container.kill(signal.SIGKILL)
+                case "stop":
+                    self._stopping = True
+                    container.kill(check.stop_signal)
+                    self._loop.later(check.stop_timeout, lambda: self._kill_if_same(container))
+
+    def _kill_if_same(self, container: RunningContainer) -> None:
+        if self._task is not None and self._task.container is container:
+            with contextlib.suppress(SampanError):
+                container.kill(signal.SIGKILL)
 
     def _reap(self) -> None:
         while True:
@@ -115,6 +155,8 @@ class Supervisor:
                 return
             if pid == 0:
                 return
+            if self._checker is not None and self._checker.reaped(pid, status):
+                continue
             if self._task is not None and pid == self._task.pid:
                 # Whoever is left in the cgroup shares a pid namespace with others; it goes with the first process.
                 with contextlib.suppress(SampanError):
@@ -131,14 +173,20 @@ class Supervisor:
         oom_killed = task.container.oom_count() > 0
         if oom_killed:
             self._tell(msg.OutOfMemory())
-        again = not self._stopping and restarts(self._policy, exit_status, self._restart_count)
+        again = not self._stopping and (
+            self._unhealthy_restart or restarts(self._policy, exit_status, self._restart_count)
+        )
+        self._unhealthy_restart = False
+        if self._checker is not None:
+            self._health = self._checker.end()
+            self._checker = None
         self._finish_execs()
         self._task = None
         self._record(
             msg.Exited(
                 id=self._create.id, pid=task.pid, exit_status=exit_status, exited_at=time.time_ns(),
                 started_at=self._started_at, oom_killed=oom_killed, will_restart=again,
-                restart_count=self._restart_count, stopped_by_user=self._stopping,
+                restart_count=self._restart_count, stopped_by_user=self._stopping, health=self._health,
             )
         )  # fmt: skip
         task.streams.finish()
@@ -253,8 +301,12 @@ class Supervisor:
             case msg.Pause():
                 self._live().container.pause()
                 self._status = msg.TaskStatus.PAUSED
+                if self._checker is not None:
+                    self._checker.pause()
             case msg.Resume():
                 self._live().container.resume()
+                if self._checker is not None and self._status == msg.TaskStatus.PAUSED:
+                    self._checker.resume()
                 self._status = msg.TaskStatus.RUNNING
             case msg.Update():
                 if request.restart is not None:
@@ -277,7 +329,7 @@ class Supervisor:
         return msg.TaskState(
             id=self._create.id, status=self._status, pid=self._task.pid if self._task else 0, shim_pid=os.getpid(),
             terminal=self._create.terminal, started_at=self._started_at, restart_count=self._restart_count,
-            exited=self._exited, execs=tuple(self._execs),
+            exited=self._exited, execs=tuple(self._execs), health=self._health,
         )  # fmt: skip
 
     def _live(self) -> Task:

@@ -88,6 +88,24 @@ class Attachment(Message, frozen=True, kw_only=True):
     detach_keys: bytes = b""
 
 
+class HealthCheck(Message, frozen=True, kw_only=True):
+    """A program that tells by its exit status how the container is. Times in seconds.
+
+    `action`: what an unhealthy container gets: none; kill (the restart policy then decides); restart, whatever the
+    policy says; or stop, by `stop_signal` and, `stop_timeout` later, by SIGKILL.
+    """
+
+    process: Process
+    interval: float
+    timeout: float
+    start_period: float
+    start_interval: float
+    retries: int
+    action: str = "none"
+    stop_signal: int = 15
+    stop_timeout: float = 10.0
+
+
 # --- Requests: engine to spawner ------------------------------------------------------------------
 
 
@@ -116,6 +134,7 @@ class Create(Message, frozen=True, kw_only=True):
     log: LogConfig = LogConfig()
     restart: RestartPolicy = RestartPolicy()
     attachments: tuple[Attachment, ...] = ()
+    health: HealthCheck | None = None
     held: int = 0
     """How many more descriptors follow that the shim merely keeps open while it lives: port reservations."""
 
@@ -291,6 +310,30 @@ class ExecStarted(Message, frozen=True, kw_only=True):
     pid: int
 
 
+class Probe(Message, frozen=True, kw_only=True):
+    """One run of a health check's program. `exit_status` -1: it was not started, or not done in time."""
+
+    started_at: int
+    ended_at: int
+    exit_status: int
+    output: str
+
+
+class Health(Message, frozen=True, kw_only=True):
+    """`status`: starting, healthy or unhealthy. `log`: the last probes."""
+
+    status: str = "starting"
+    failing_streak: int = 0
+    log: tuple[Probe, ...] = ()
+
+
+class Probed(Message, frozen=True, kw_only=True):
+    """Event: a health check's program has run. `changed`: the status is another than before."""
+
+    health: Health
+    changed: bool
+
+
 class Exited(Message, frozen=True, kw_only=True):
     """The container's first process has ended and its output is drained. Also the content of `exit_path`.
 
@@ -308,6 +351,7 @@ class Exited(Message, frozen=True, kw_only=True):
     restart_count: int = 0
     stopped_by_user: bool = False
     error: str = ""
+    health: Health | None = None
 
 
 class ExecExited(Message, frozen=True, kw_only=True):
@@ -341,6 +385,7 @@ class TaskState(Message, frozen=True, kw_only=True):
     restart_count: int = 0
     exited: Exited | None = None
     execs: tuple[str, ...] = ()
+    health: Health | None = None
 
 
 class PidList(Message, frozen=True, kw_only=True):
@@ -392,7 +437,7 @@ ShimRequest = (
     Connect | Start | Exec | Attach | Resize | CloseIO | Kill | Pause | Resume | Update | Stats | Pids | State
     | Wait | Delete | Shutdown
 )  # fmt: skip
-Event = Started | Exited | ExecExited | Detached | OutOfMemory
+Event = Started | Exited | ExecExited | Detached | OutOfMemory | Probed
 Reply = (
     Done | Failure | Created | Started | ExecStarted | Exited | ExecExited | TaskState | PidList | StatsTaken
     | NetnsOpened
@@ -407,5 +452,5 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
         Spawn | OpenNetns | EnterNetns | CleanUp | Connect | Start | Exec | Attach | Resize | CloseIO | Kill | Pause
         | Resume | Update | Stats | Pids | State | Wait | Delete | Shutdown | Done | Failure | Created
         | Started | ExecStarted | Exited | ExecExited | Detached | OutOfMemory | TaskState | PidList
-        | StatsTaken | NetnsOpened
+        | StatsTaken | NetnsOpened | Probed
     )  # fmt: skip

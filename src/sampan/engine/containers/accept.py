@@ -20,6 +20,7 @@ from sampan.api.containers import (
 )
 from sampan.engine import runtimes
 from sampan.engine.config import Config
+from sampan.engine.containers import health
 from sampan.engine.containers.limits import check_resources
 from sampan.engine.containers.signals import parse_signal
 from sampan.engine.security.confinement import confine
@@ -77,6 +78,7 @@ def merged(config: ContainerConfig, image: RunConfig) -> ContainerConfig:
         user=config.user or image.user,
         labels={**(image.labels or {}), **(config.labels or {})},
         stop_signal=config.stop_signal or image.stop_signal,
+        healthcheck=health.merged(config.healthcheck, image.healthcheck),
     )
 
 
@@ -88,6 +90,7 @@ def check(request: CreateRequest) -> None:
         raise InvalidArgument("invalid reference format")
     _check_config(request)
     host = request.host_config or HostConfig()
+    health.check(request.healthcheck, host.annotations or {})
     _check_modes(request, host)
     _refuse(host)
     check_resources(host)
@@ -193,11 +196,6 @@ def _check_config(config: ContainerConfig) -> None:
         parse_signal(config.stop_signal)
     if config.stop_timeout is not None and config.stop_timeout < -1:
         raise InvalidArgument(f"invalid stop timeout: {config.stop_timeout}")
-    test = words(config.healthcheck.test)[:1] if config.healthcheck is not None else ()
-    if test not in ((), ("NONE",)):
-        if test[0] not in ("CMD", "CMD-SHELL"):
-            raise InvalidArgument(f'unknown type "{test[0]}" in Healthcheck')
-        raise Unsupported("health checks are not supported yet")
     if len(config.hostname) > 63:
         raise InvalidArgument(f"invalid hostname: {config.hostname}")
 

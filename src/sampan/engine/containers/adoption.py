@@ -60,7 +60,9 @@ def _resume(containers: Containers, container: Container, task: Task) -> None:
     if state.status == msg.TaskStatus.STOPPED and state.exited is not None:
         containers.ended(container, state.exited)
         return
-    container.set_state(started_at=state.started_at, restart_count=state.restart_count, running=True)
+    container.set_state(
+        started_at=state.started_at, restart_count=state.restart_count, running=True, health=state.health
+    )  # fmt: skip
 
 
 def _settle(engine: Engine, containers: Containers, container: Container) -> None:

@@ -14,7 +14,7 @@ import msgspec
 from sampan.core.tasks import Task
 from sampan.engine.containers.record import LastState, Record
 from sampan.errors import ResourceExhausted
-from sampan.shimapi.messages import Attachment
+from sampan.shimapi.messages import Attachment, Health
 
 _log = logging.getLogger("sampan.containers")
 
@@ -94,6 +94,12 @@ class Container:
             self.update(state=state)
         except ResourceExhausted as error:
             _log.warning("container %s: its state is not saved: %s", self.id[:12], error.message)
+
+    def note_health(self, health: Health) -> None:
+        """In memory alone: its status is as it was."""
+        self.record = msgspec.structs.replace(
+            self.record, state=msgspec.structs.replace(self.record.state, health=health)
+        )  # fmt: skip
 
     # --- Waiting ----------------------------------------------------------------------------------
 

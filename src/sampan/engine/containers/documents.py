@@ -11,6 +11,7 @@ import msgspec
 
 from sampan.api import container_documents as api
 from sampan.api.containers import EndpointSettings, PortBinding, words
+from sampan.engine.containers import health
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.defaults import DEFAULT_NETWORK
 from sampan.engine.containers.record import rfc3339
@@ -25,6 +26,7 @@ _FILTERS = (
     "status", "volume",
 )  # fmt: skip
 _STATUSES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
+_HEALTH = ("none", "starting", "healthy", "unhealthy")
 
 
 def status_text(container: Container, now: int | None = None) -> str:
@@ -45,7 +47,7 @@ def status_text(container: Container, now: int | None = None) -> str:
         case "paused":
             return f"Up {duration(now - state.started_at)} (Paused)"
         case _:
-            return f"Up {duration(now - state.started_at)}"
+            return f"Up {duration(now - state.started_at)}{health.words(state.health)}"
 
 
 def duration(nanoseconds: int) -> str:
@@ -190,7 +192,7 @@ def inspect(engine: Engine, container: Container, *, size: bool = False) -> api.
             status=container.status, running=container.running, paused=container.paused,
             restarting=container.restarting, oom_killed=state.oom_killed, dead=container.dead, pid=container.pid,
             exit_code=state.exit_code, error=state.error, started_at=rfc3339(state.started_at),
-            finished_at=rfc3339(state.finished_at),
+            finished_at=rfc3339(state.finished_at), health=health.shown(state.health),
         ),
         image=record.image,
         resolv_conf_path=f"{bundle}/resolv.conf" if has_files else "",
@@ -241,7 +243,10 @@ def listed(engine: Engine, filters: Mapping[str, list[str]], *, all_: bool, limi
     for name in filters:
         if name not in _FILTERS:
             raise InvalidArgument(f"invalid filter '{name}'")
-    for name in ("health", "is-task", "publish", "expose"):
+    for status in filters.get("health", ()):
+        if status not in _HEALTH:
+            raise InvalidArgument(f"invalid filter 'health={status}': unrecognized health status: {status}")
+    for name in ("is-task", "publish", "expose"):
         if filters.get(name):
             raise InvalidArgument(f"filter {name} is not supported yet")
     for status in filters.get("status", ()):
@@ -291,6 +296,7 @@ def _matches(container: Container, filters: Mapping[str, list[str]]) -> bool:
         has("id", record.id.startswith)
         and has("name", lambda value: _name_matches(value, record.name))
         and has("status", lambda value: value == container.status)
+        and has("health", lambda value: value == (record.state.health.status if record.state.health else "none"))
         and has("exited", lambda value: container.status == "exited" and str(record.state.exit_code) == value)
         and has("volume", lambda value: any(value in (each.name, each.destination) for each in record.mounts))
         and has("network", lambda value: value in _network_names(container))

@@ -14,6 +14,7 @@ from sampan.api.exec import ExecCreateRequest, ExecInspect, ExecProcess
 from sampan.engine import runtimes
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.detach import DEFAULT, parse_detach_keys
+from sampan.engine.containers.record import Record
 from sampan.engine.containers.spec import environment, rlimits
 from sampan.engine.containers.users import resolve_user
 from sampan.engine.security.capabilities import available
@@ -113,7 +114,8 @@ class Execs:
         request, container = found.request, found.container
         descriptors = [descriptor for descriptor, _ in attachments]
         try:
-            process = self._process(found, size)
+            root = self._engine.core.snapshots.graph_data(container.id).merged_dir
+            made = process(root, container.record, request, size)
             task = self._engine.containers.live(container)
         except BaseException:
             for descriptor in descriptors:
@@ -123,7 +125,7 @@ class Execs:
             raise
         window = msg.WindowSize(width=size[1], height=size[0]) if size and any(size) else None
         message = msg.Exec(
-            exec_id=found.id, process=process, stdin=request.attach_stdin, window=window,
+            exec_id=found.id, process=made, stdin=request.attach_stdin, window=window,
             attachments=tuple(each for _, each in attachments),
         )  # fmt: skip
         found.running = True
@@ -140,31 +142,6 @@ class Execs:
             own = "" if foreign else "exec failed: unable to start container process: "
             raise type(error)(f"OCI runtime exec failed: {own}{error.message}") from error
         found.pid = started.pid
-
-    def _process(self, found: Exec, size: tuple[int, int] | None) -> Process:
-        """Blocks: users are looked up in the container's files."""
-        request, record = found.request, found.container.record
-        root = self._engine.core.snapshots.graph_data(record.id).merged_dir
-        user = resolve_user(root, request.user or record.config.user, record.host_config.group_add or ())
-        own = {entry.partition("=")[0] for entry in request.env or ()}
-        env = (*(each for each in environment(record) if each.partition("=")[0] not in own), *(request.env or ()))
-        if request.tty and not any(each.startswith("TERM=") for each in env):
-            env = (*env, "TERM=xterm")
-        privileged = (
-            Capabilities(bounding=available(), effective=available(), permitted=available())
-            if request.privileged
-            else None
-        )
-        return Process(
-            args=words(request.cmd), cwd=request.working_dir or record.config.working_dir or "/",
-            env=tuple(each for each in env if "=" in each), terminal=request.tty, user=user,
-            rlimits=rlimits(record.host_config), capabilities=privileged,
-            console_size=Box(height=size[0], width=size[1]) if size and any(size) else None,
-            no_new_privileges=any(
-                option in ("no-new-privileges", "no-new-privileges=true", "no-new-privileges:true")
-                for option in record.host_config.security_opt or ()
-            ),
-        )  # fmt: skip
 
     def attachment(self, found: Exec, received: bytes) -> msg.Attachment:
         """How the client's connection is attached."""
@@ -219,6 +196,28 @@ class Execs:
             open_stdin=request.attach_stdin, open_stderr=request.attach_stderr, open_stdout=request.attach_stdout,
             can_remove=False, container_id=found.container.id, detach_keys=found.detach_keys, pid=found.pid,
         )  # fmt: skip
+
+
+def process(root: str, record: Record, request: ExecCreateRequest, size: tuple[int, int] | None = None) -> Process:
+    """One more process of a container whose file system is mounted at `root`. Blocks: users are looked up in there."""
+    user = resolve_user(root, request.user or record.config.user, record.host_config.group_add or ())
+    own = {entry.partition("=")[0] for entry in request.env or ()}
+    env = (*(each for each in environment(record) if each.partition("=")[0] not in own), *(request.env or ()))
+    if request.tty and not any(each.startswith("TERM=") for each in env):
+        env = (*env, "TERM=xterm")
+    privileged = (
+        Capabilities(bounding=available(), effective=available(), permitted=available()) if request.privileged else None
+    )
+    return Process(
+        args=words(request.cmd), cwd=request.working_dir or record.config.working_dir or "/",
+        env=tuple(each for each in env if "=" in each), terminal=request.tty, user=user,
+        rlimits=rlimits(record.host_config), capabilities=privileged,
+        console_size=Box(height=size[0], width=size[1]) if size and any(size) else None,
+        no_new_privileges=any(
+            option in ("no-new-privileges", "no-new-privileges=true", "no-new-privileges:true")
+            for option in record.host_config.security_opt or ()
+        ),
+    )  # fmt: skip
 
 
 async def _forget(container: Container, exec_id: str) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from sampan.api.containers import ContainerConfig, EndpointSettings, HostConfig
 from sampan.core.metadata import Metadata
 from sampan.errors import Conflict
+from sampan.shimapi.messages import Health
 
 _SCHEMA = (
     """CREATE TABLE container (
@@ -48,6 +49,8 @@ class LastState(msgspec.Struct, frozen=True, kw_only=True):
     oom_killed: bool = False
     restart_count: int = 0
     stopped_by_user: bool = False
+    health: Health | None = None
+    """Of a container that is or was checked; while it runs, kept when its status changes."""
     running: bool = False
     """It was started and its end is not known: what an engine finds so after a kill, it has to look into."""
 

@@ -18,7 +18,7 @@ import msgspec
 from sampan.api.containers import CreateRequest, HostConfig, UpdateRequest
 from sampan.core.tasks import Task
 from sampan.engine.blocking import run_blocking
-from sampan.engine.containers import accept, limits, starting
+from sampan.engine.containers import accept, health, limits, starting
 from sampan.engine.containers.adoption import adopt
 from sampan.engine.containers.container import Container, End
 from sampan.engine.containers.creation import make
@@ -225,7 +225,7 @@ class Containers:
         container.task = task
         container.set_state(
             started_at=task.started_at, running=True, error="", exit_code=0, oom_killed=False, stopped_by_user=False,
-            restart_count=0,
+            restart_count=0, health=health.begun(container.record),
         )  # fmt: skip
         self.publish(container, "start")
         for event in early:
@@ -252,8 +252,16 @@ class Containers:
                 container.restarting = False
                 if container.task is not None:
                     container.task.pid = event.pid
-                container.set_state(started_at=event.started_at, restart_count=event.restart_count, running=True)
+                container.set_state(
+                    started_at=event.started_at, restart_count=event.restart_count, running=True,
+                    exit_code=0, error="", health=health.begun(container.record),
+                )  # fmt: skip
                 self.publish(container, "start")
+            case msg.Probed() if event.changed:
+                container.set_state(health=event.health)
+                self.publish(container, f"health_status: {event.health.status}")
+            case msg.Probed():
+                container.note_health(event.health)
             case msg.ExecExited():
                 self._engine.execs.ended(container, event)
             case msg.OutOfMemory():
@@ -283,6 +291,7 @@ class Containers:
             error=exited.error, restart_count=max(state.restart_count, exited.restart_count + exited.will_restart),
             running=exited.will_restart,
             stopped_by_user=state.stopped_by_user or exited.stopped_by_user,
+            health=exited.health or health.ended(state.health),
         )  # fmt: skip
         if not container.restarting:  # Else it has not run since it was told last.
             self.publish(container, "die", {"exitCode": str(exited.exit_status), "execDuration": str(ran)})

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from sampan.api.exec import ExecCreateRequest
 from sampan.core.tasks import Task
 from sampan.engine import runtimes
 from sampan.engine.blocking import run_blocking
-from sampan.engine.containers import announce, propagation
+from sampan.engine.containers import announce, health, propagation
 from sampan.engine.containers.accept import parse_size, port_requests
 from sampan.engine.containers.container import Container
+from sampan.engine.containers.execs import process
 from sampan.engine.containers.networking import settings_of
 from sampan.engine.containers.spec import Surroundings, build_spec, hostname
 from sampan.engine.containers.users import resolve_user
@@ -177,6 +179,7 @@ def _prepare(engine: Engine, container: Container, endpoint: Endpoint | None) ->
         window=WindowSize(width=window[1], height=window[0]) if window and any(window) else None,
         log=log_config(engine, container),
         restart=restart_policy(container),
+        health=health.wanted(record, lambda cmd: process(root, record, ExecCreateRequest(cmd=cmd))),
     )
 
 
