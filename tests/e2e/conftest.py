@@ -14,13 +14,16 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from sampan.client.client import Client, parse_host
 from sampan.core.paths import Paths
 from sampan.errors import SampanError
+
+if TYPE_CHECKING:
+    from tests.e2e.registries import Place
 
 _NAMES = (
     "sh ls cat echo true false sleep id hostname mount ps touch env pwd mkdir mknod stat nc kill head tty grep rm"
@@ -186,6 +189,25 @@ def engine() -> Iterator[Engine]:
         running.stop()
         running.take_down()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Place]:
+    """Registries with TLS and both kinds of auth, and an engine that believes their authority."""
+    from tests.e2e.registries import Place
+
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="smp", dir="/tmp"))
+    made = Place(directory)
+    yield made
+    made.close()
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def docker_config(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    """A `config.json` of the test's own, which is not there yet."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    return tmp_path / "docker/config.json"
 
 
 @pytest.fixture(autouse=True)

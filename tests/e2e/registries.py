@@ -6,6 +6,7 @@ import base64
 import http.server
 import json
 import pathlib
+import shutil
 import socket
 import subprocess
 import threading
@@ -14,6 +15,8 @@ import urllib.parse
 from typing import Any
 
 import pytest
+
+from tests.e2e.conftest import Engine
 
 PROGRAMS = ("program:docker-registry", "program:openssl", "program:perl")
 USER, PASSWORD = "alice", "a secret: with a colon"
@@ -218,3 +221,64 @@ class RegistryServer:
         """The file that a blob lies in."""
         name = digest.removeprefix("sha256:")
         return self.data / "docker/registry/v2/blobs/sha256" / name[:2] / name / "data"
+
+
+class Place:
+    """An authority, a registry for each kind of auth, and an engine that believes what lies in `certs`."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self.directory = directory
+        self.authority = Authority(directory / "authority")
+        self.tokens = TokenServer(directory / "tokens")
+        self.certs = directory / "certs"
+        self.basic = RegistryServer(directory / "basic", tls=self.authority, auth="basic")
+        self.bearer = RegistryServer(directory / "bearer", tls=self.authority, auth=self.tokens)
+        for each in (self.basic, self.bearer):
+            self.believe(each.address, self.authority)
+        self.engine = Engine(directory, "--certs-dir", str(self.certs))
+        self.engine.start()
+        self.engine.load_box()
+        self.archive = directory / "box.tar"
+        self.engine.docker("save", "-o", str(self.archive), "box", check=True)
+        self.fill(self.basic, "team/app:v1")
+        self.fill(self.bearer, "team/app:v1", "public/app:v1")
+
+    def believe(self, address: str, authority: Authority) -> None:
+        (self.certs / address).mkdir(parents=True)
+        shutil.copy(authority.certificate, self.certs / address / "ca.crt")
+
+    def fill(self, registry: RegistryServer, *names: str) -> None:
+        for name in names:
+            subprocess.run(
+                ["skopeo", "copy", "--insecure-policy", "--dest-cert-dir", str(self.certs / registry.address),
+                 "--dest-creds", f"{USER}:{PASSWORD}", f"docker-archive:{self.archive}",
+                 f"docker://{registry.address}/{name}"],
+                check=True, capture_output=True,
+            )  # fmt: skip
+
+    def raw(self, registry: RegistryServer, name: str) -> bytes:
+        """A manifest, as skopeo sees it."""
+        return self.skopeo(
+            "inspect", "--raw", "--cert-dir", str(self.certs / registry.address), "--creds", f"{USER}:{PASSWORD}",
+            f"docker://{registry.address}/{name}",
+        )  # fmt: skip
+
+    @staticmethod
+    def skopeo(*words: str) -> bytes:
+        done = subprocess.run(["skopeo", *words], capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout
+
+    def log_in(self, who: str, server: str, password: str = PASSWORD) -> subprocess.CompletedProcess[str]:
+        """By `docker` or `sampan`."""
+        run = getattr(self.engine, who)
+        done: subprocess.CompletedProcess[str] = run(
+            "login", "-u", USER, "--password-stdin", server, stdin=password.encode()
+        )
+        return done
+
+    def close(self) -> None:
+        self.engine.stop()
+        self.engine.take_down()
+        for each in (self.basic, self.bearer, self.tokens):
+            each.stop()

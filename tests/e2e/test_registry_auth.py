@@ -6,119 +6,52 @@ import json
 import os
 import pathlib
 import shutil
-import subprocess
-import tempfile
-from collections.abc import Iterator
 
 import docker
 import docker.errors
 import pytest
 
-from tests.e2e.conftest import Engine
-from tests.e2e.registries import PASSWORD, PROGRAMS, USER, Authority, RegistryServer, TokenServer
+from tests.e2e.registries import PASSWORD, PROGRAMS, USER, Authority, Place, RegistryServer
 
-pytestmark = pytest.mark.requires(
-    "root", "overlay", "bridge", "nftables", "program:docker", "program:skopeo", *PROGRAMS
-)  # fmt: skip
-
-
-class Place:
-    """An authority, a registry for each kind of auth, and an engine that believes what lies in `certs`."""
-
-    def __init__(self, directory: pathlib.Path) -> None:
-        self.directory = directory
-        self.authority = Authority(directory / "authority")
-        self.tokens = TokenServer(directory / "tokens")
-        self.certs = directory / "certs"
-        self.basic = RegistryServer(directory / "basic", tls=self.authority, auth="basic")
-        self.bearer = RegistryServer(directory / "bearer", tls=self.authority, auth=self.tokens)
-        for each in (self.basic, self.bearer):
-            self.believe(each.address, self.authority)
-        self.engine = Engine(directory, "--certs-dir", str(self.certs))
-        self.engine.start()
-        self.engine.load_box()
-        self.archive = directory / "box.tar"
-        self.engine.docker("save", "-o", str(self.archive), "box", check=True)
-        self.fill(self.basic, "team/app:v1")
-        self.fill(self.bearer, "team/app:v1", "public/app:v1")
-
-    def believe(self, address: str, authority: Authority) -> None:
-        (self.certs / address).mkdir(parents=True)
-        shutil.copy(authority.certificate, self.certs / address / "ca.crt")
-
-    def fill(self, registry: RegistryServer, *names: str) -> None:
-        for name in names:
-            subprocess.run(
-                ["skopeo", "copy", "--insecure-policy", "--dest-cert-dir", str(self.certs / registry.address),
-                 "--dest-creds", f"{USER}:{PASSWORD}", f"docker-archive:{self.archive}",
-                 f"docker://{registry.address}/{name}"],
-                check=True, capture_output=True,
-            )  # fmt: skip
-
-    def close(self) -> None:
-        self.engine.stop()
-        self.engine.take_down()
-        for each in (self.basic, self.bearer, self.tokens):
-            each.stop()
-
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Place]:
-    directory = pathlib.Path(tempfile.mkdtemp(prefix="smp", dir="/tmp"))
-    made = Place(directory)
-    yield made
-    made.close()
-    shutil.rmtree(directory)
-
-
-@pytest.fixture(autouse=True)
-def configuration(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    """A `config.json` of the test's own."""
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
-    return tmp_path / "docker/config.json"
+pytestmark = [
+    pytest.mark.requires("root", "overlay", "bridge", "nftables", "program:docker", "program:skopeo", *PROGRAMS),
+    pytest.mark.usefixtures("docker_config"),
+]
 
 
 def address(place: Place, auth: str) -> str:
-    return place.basic.address if auth == "basic" else place.bearer.address
-
-
-def log_in(place: Place, who: str, server: str, password: str = PASSWORD) -> subprocess.CompletedProcess[str]:
-    run = getattr(place.engine, who)
-    done: subprocess.CompletedProcess[str] = run(
-        "login", "-u", USER, "--password-stdin", server, stdin=password.encode()
-    )
-    return done
+    return (place.basic if auth == "basic" else place.bearer).address
 
 
 @pytest.mark.parametrize("auth", ["basic", "bearer"])
 @pytest.mark.parametrize("who", ["docker", "sampan"])
-def test_log_in_pull_log_out(place: Place, configuration: pathlib.Path, who: str, auth: str) -> None:
+def test_log_in_pull_log_out(place: Place, docker_config: pathlib.Path, who: str, auth: str) -> None:
     run = getattr(place.engine, who)
     server = address(place, auth)
     image = f"{server}/team/app:v1"
     refused = run("pull", image)
     assert refused.returncode == 1
     assert ("no basic auth credentials" if auth == "basic" else "pull access denied") in refused.stderr
-    wrong = log_in(place, who, server, "wrong")
+    wrong = place.log_in(who, server, "wrong")
     assert wrong.returncode == 1
     assert "unauthorized" in wrong.stderr
-    done = log_in(place, who, server)
+    done = place.log_in(who, server)
     assert (done.returncode, done.stdout.strip().splitlines()[-1]) == (0, "Login Succeeded")
-    kept = json.loads(configuration.read_text())["auths"][server]
+    kept = json.loads(docker_config.read_text())["auths"][server]
     # An identity is kept instead of the password where the registry gives one.
     assert ("identitytoken" in kept) == (auth == "bearer")
-    assert configuration.stat().st_mode & 0o777 == 0o600
+    assert docker_config.stat().st_mode & 0o777 == 0o600
     run("pull", image, check=True)
     place.engine.docker("rmi", image, check=True)
     run("logout", server, check=True)
-    assert server not in json.loads(configuration.read_text()).get("auths", {})
+    assert server not in json.loads(docker_config.read_text()).get("auths", {})
     assert run("pull", image).returncode == 1
 
 
 def test_each_command_reads_the_others_login(place: Place) -> None:
     image = f"{place.basic.address}/team/app:v1"
     for one, another in (("docker", "sampan"), ("sampan", "docker")):
-        log_in(place, one, place.basic.address)
+        place.log_in(one, place.basic.address)
         getattr(place.engine, another)("pull", image, check=True)
         place.engine.docker("rmi", image, check=True)
         getattr(place.engine, another)("logout", place.basic.address, check=True)
@@ -151,7 +84,7 @@ def test_docker_py(place: Place) -> None:
 
 
 def test_a_credential_helper(
-    place: Place, configuration: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    place: Place, docker_config: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A real program on the PATH, which keeps what it is told in a file."""
     kept = tmp_path / "kept.json"
@@ -164,16 +97,16 @@ def test_a_credential_helper(
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    configuration.parent.mkdir()
-    configuration.write_text(json.dumps({"credHelpers": {place.basic.address: "test"}, "detachKeys": "ctrl-e,e"}))
+    docker_config.parent.mkdir()
+    docker_config.write_text(json.dumps({"credHelpers": {place.basic.address: "test"}, "detachKeys": "ctrl-e,e"}))
     image = f"{place.basic.address}/team/app:v1"
     assert place.engine.sampan("pull", image).returncode == 1
-    assert log_in(place, "sampan", place.basic.address).returncode == 0
+    assert place.log_in("sampan", place.basic.address).returncode == 0
     assert json.loads(kept.read_text()) == {
         "ServerURL": place.basic.address, "Username": USER, "Secret": PASSWORD
     }  # fmt: skip
-    written = json.loads(configuration.read_text())
-    assert PASSWORD not in configuration.read_text()
+    written = json.loads(docker_config.read_text())
+    assert PASSWORD not in docker_config.read_text()
     assert written["detachKeys"] == "ctrl-e,e"  # What we do not know stays.
     for who in ("sampan", "docker"):
         getattr(place.engine, who)("pull", image, check=True)

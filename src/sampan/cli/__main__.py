@@ -32,6 +32,7 @@ COMMANDS = {
     "tag": ("images", "Create a tag that refers to an image"),
     "history": ("images", "Show the history of an image"),
     "pull": ("transfer", "Download an image from a registry"),
+    "push": ("transfer", "Upload an image to a registry"),
     "login": ("login", "Authenticate to a registry"),
     "logout": ("login", "Log out from a registry"),
     "import": ("transfer", "Import a tar of a file system to create an image"),

@@ -66,7 +66,7 @@ def confirmed(force: bool, warning: str) -> bool:
 COMMANDS = {
     "ls": alias("images"), "list": alias("images"), "from-host": _from_host,
     "inspect": group_command("image"), "rm": alias("rmi"),
-    "tag": alias("tag"), "pull": alias("pull"), "load": alias("load"), "save": alias("save"),
+    "tag": alias("tag"), "pull": alias("pull"), "push": alias("push"), "load": alias("load"), "save": alias("save"),
     "import": alias("import"), "history": alias("history"), "prune": _prune,
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""A pull's progress on a terminal: a bar for each layer, by rich, which is imported only where it draws."""
+"""A pull's or push's progress on a terminal: a bar for each layer, by rich, which is imported only where it draws."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ def draw(messages: Iterator[Document], output: TextIO) -> None:
     with Progress(*columns, console=Console(file=output)) as progress:
         for message in messages:
             identifier, status = message.get("id", ""), message.get("status", "")
+            if not status:
+                continue
             if not identifier or "Pulling from" in status:
                 progress.console.print(f"{identifier}: {status}" if identifier else status, markup=False)
                 continue

@@ -1,4 +1,4 @@
-"""`pull`, `load`, `save` and `import`: images on their way in and out."""
+"""`pull`, `push`, `load`, `save` and `import`: images on their way in and out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,13 @@ def parser(name: str) -> Parser:
     if name == "pull":
         made = Parser(name, "[OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry", 1)
         made.add_argument("-q", "--quiet", action="store_true", help="no progress")
+        made.add_argument("-a", "--all-tags", action="store_true", help="every tag of the repository")
         made.add_argument("--platform", default="", help="os/architecture of the image")
+        made.add_argument("image")
+    elif name == "push":
+        made = Parser(name, "[OPTIONS] NAME[:TAG]", "Upload an image to a registry", 1)
+        made.add_argument("-q", "--quiet", action="store_true", help="no progress")
+        made.add_argument("-a", "--all-tags", action="store_true", help="every tag that the repository has here")
         made.add_argument("image")
     elif name == "load":
         made = Parser(name, "[OPTIONS]", "Load images from a tar archive", 1)
@@ -48,8 +54,10 @@ def parser(name: str) -> Parser:
 def main(name: str, words: list[str], context: Context) -> int:
     flags = parser(name).parse_args(words)
     client = context.client
-    if name == "pull":
-        pull(client, flags.image, platform=flags.platform, output=None if flags.quiet else sys.stdout)
+    if name in ("pull", "push"):
+        move = pull if name == "pull" else push
+        more = {"platform": flags.platform} if name == "pull" else {}
+        move(client, flags.image, all_tags=flags.all_tags, output=None if flags.quiet else sys.stdout, **more)
         if flags.quiet:
             print(flags.image)
         return 0
@@ -61,23 +69,45 @@ def main(name: str, words: list[str], context: Context) -> int:
     return _import(client, flags)
 
 
-def pull(client: Client, image: str, *, platform: str = "", output: TextIO | None = None) -> None:
+def pull(
+    client: Client, image: str, *, platform: str = "", all_tags: bool = False, output: TextIO | None = None
+) -> None:
     """Pull with progress on `output`: bars on a terminal, lines elsewhere. Raises what the engine tells."""
-    if "@" not in image and ":" not in image.rpartition("/")[2]:
-        image += ":latest"
-        if output is not None:
-            print("Using default tag: latest", file=output)
+    image = _with_tag(image, all_tags, output)
     auth = header(server_of_image(image))
-    messages = client.messages("POST", "/images/create", headers=auth, fromImage=image, platform=platform)
+    _tell(client.messages("POST", "/images/create", headers=auth, fromImage=image, platform=platform), output)
+
+
+def push(client: Client, image: str, *, all_tags: bool = False, output: TextIO | None = None) -> None:
+    """Push; else as `pull`."""
+    image = _with_tag(image, all_tags, output)
+    auth = header(server_of_image(image))
+    name, _, tag = (image, "", "") if all_tags else image.rpartition(":")
+    _tell(client.messages("POST", f"/images/{name}/push", headers=auth, tag=tag), output)
+
+
+def _with_tag(image: str, all_tags: bool, output: TextIO | None) -> str:
+    tagged = "@" in image or ":" in image.rpartition("/")[2]
+    if all_tags and tagged:
+        raise InvalidArgument("tag can't be used with --all-tags/-a")
+    if all_tags or tagged:
+        return image
+    if output is not None:
+        print("Using default tag: latest", file=output)
+    return f"{image}:latest"
+
+
+def _tell(messages: Iterator[Document], output: TextIO | None) -> None:
     if output is not None and output.isatty():
         from sampan.cli.progress import draw
 
         draw(_checked(messages), output)
         return
     for message in _checked(messages):
-        if output is not None and not message.get("progressDetail"):
+        detail = message.get("progressDetail")
+        if output is not None and message.get("status") and not (detail and detail.get("current")):
             identifier = message.get("id")
-            print(f"{identifier}: {message['status']}" if identifier else message.get("status", ""), file=output)
+            print(f"{identifier}: {message['status']}" if identifier else message["status"], file=output, flush=True)
 
 
 def _checked(messages: Iterator[Document]) -> Iterator[Document]:

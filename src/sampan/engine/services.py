@@ -7,6 +7,7 @@ import os
 import time
 
 from sampan.core.remotes.pull import Puller
+from sampan.core.remotes.push import Pusher
 from sampan.core.service import Core
 from sampan.core.tasks import Spawner
 from sampan.engine.blocking import run_blocking
@@ -28,6 +29,7 @@ class Engine:
 
     core: Core
     puller: Puller
+    pusher: Pusher
     spawner: Spawner
     network: NetworkController
     sandboxes: SandboxPool
@@ -62,6 +64,7 @@ class Engine:
             )
         self.core = await run_blocking(Core, paths)
         self.puller = Puller(self.core, self.config.remotes, run_blocking)
+        self.pusher = Pusher(self.core, self.config.remotes, run_blocking)
         self.spawner = await Spawner.start()
         settings = NetworkSettings(
             bridge=paths.bridge, table=paths.table, netns_dir=paths.netns, bridge_address=self.config.bip,

@@ -42,8 +42,13 @@ class Descriptor(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     urls: tuple[str, ...] | None = None
 
 
+def _schema_version() -> int:
+    """Always written, where other members with their usual value are not: readers refuse a document without it."""
+    return 2
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    schema_version: int = 2
+    schema_version: int = msgspec.field(default_factory=_schema_version)
     media_type: str = ""
     artifact_type: str = ""
     config: Descriptor
@@ -52,7 +57,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
 
 
 class Index(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    schema_version: int = 2
+    schema_version: int = msgspec.field(default_factory=_schema_version)
     media_type: str = ""
     manifests: tuple[Descriptor, ...] = ()
     annotations: dict[str, str] | None = None

@@ -72,7 +72,7 @@ class Http:
         if authorization:
             fields["Authorization"] = authorization
         try:
-            at = URL(url)
+            at = URL(url, encoded=url.isascii())  # What a registry has signed goes back as it came.
         except ValueError as error:
             raise InvalidArgument(f"invalid address {url!r}: {error}") from error
         for _ in range(_MOST_REDIRECTS + 1):

@@ -28,6 +28,10 @@ class ServerStumbled(Unavailable):
     """The registry failed at something that may work in a moment."""
 
 
+class TooLarge(InvalidArgument):
+    """A body has more bytes than the registry, or what stands before it, takes at once."""
+
+
 class _Error(msgspec.Struct, frozen=True):
     code: str = ""
     message: str | None = ""
@@ -64,6 +68,8 @@ def refusal(method: str, url: str, status: int, headers: Mapping[str, str], body
     where = f'{method.capitalize()} "{url.partition("?")[0]}": '
     if status in (408, 500, 502, 503, 504):
         return ServerStumbled(f"{where}received unexpected HTTP status: {status}{f' ({text})' if text else ''}")
+    if status == 413:
+        return TooLarge(f"{where}{text or 'the registry takes no body so large'}")
     kind = _KINDS.get(status, Unavailable)
     return kind(text) if text else kind(f"{where}received unexpected HTTP status: {status}")
 

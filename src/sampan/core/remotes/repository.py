@@ -17,7 +17,7 @@ from sampan.core.remotes.http import Body, Http
 from sampan.core.remotes.refusals import MAX_ERROR, refusal
 from sampan.core.remotes.settings import Credentials
 from sampan.errors import DataCorrupt, SampanError, Unsupported
-from sampan.oci.digest import digest_of, parse_digest
+from sampan.oci.digest import Digest, digest_of, parse_digest
 from sampan.oci.image import INDEXES, MANIFESTS, Descriptor
 
 MAX_MANIFEST = 4 << 20
@@ -51,7 +51,7 @@ class Repository:
         self.path = path
         self._http = http
         self._origin = URL(endpoint.base).origin()
-        self._url = f"{endpoint.base}/{path}"
+        self.url = f"{endpoint.base}/{path}"
         self._authorizer = Authorizer(http, credentials, [f"repository:{path}:{actions}"])
 
     # --- Requests ---------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ class Repository:
 
     async def _manifest(self, name: str) -> tuple[Descriptor, bytes]:
         accept = {"Accept": ", ".join((*MANIFESTS, *INDEXES))}
-        async with self.request("GET", f"{self._url}/manifests/{name}", headers=accept) as response:
+        async with self.request("GET", f"{self.url}/manifests/{name}", headers=accept) as response:
             data = await self._http.content(response, MAX_MANIFEST + 1)
             kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if len(data) > MAX_MANIFEST:
@@ -104,7 +104,7 @@ class Repository:
     async def tags(self) -> list[str]:
         """All, over as many pages as there are."""
         found: list[str] = []
-        url = f"{self._url}/tags/list"
+        url = f"{self.url}/tags/list"
         while url and len(found) < _MOST_TAGS:
             data, following = await self._http.again(self._http.patience.requests, functools.partial(self._page, url))
             try:
@@ -123,7 +123,7 @@ class Repository:
         """A blob's bytes from `offset` on, as they come; one try. Raises DataCorrupt when the registry has another
         length for it; whoever reads sees to its digest."""
         headers = {"Range": f"bytes={offset}-"} if offset else {}
-        url = f"{self._url}/blobs/{wanted.digest}"
+        url = f"{self.url}/blobs/{wanted.digest}"
         async with self.request("GET", url, good=(200, 206) if offset else (200,), headers=headers) as response:
             skip = offset
             if response.status == 206:
@@ -141,6 +141,41 @@ class Repository:
                         piece, skip = piece[skip:], max(0, skip - len(piece))
                     if piece:
                         yield piece
+
+    # --- Writing ----------------------------------------------------------------------------------
+
+    async def has_blob(self, digest: Digest) -> bool:
+        """Whether the repository has it already."""
+
+        async def look() -> bool:
+            async with self.request("HEAD", f"{self.url}/blobs/{digest}", good=(200, 404)) as response:
+                return response.status == 200
+
+        return await self._http.again(self._http.patience.requests, look)
+
+    async def put_manifest(self, name: str, media_type: str, data: bytes) -> None:
+        """Give a document a tag, or its digest for a name. Raises DataCorrupt when the registry took it for another."""
+
+        async def put() -> str:
+            async with self.request(
+                "PUT", f"{self.url}/manifests/{name}", good=(200, 201, 202), headers={"Content-Type": media_type},
+                body=data,
+            ) as response:  # fmt: skip
+                return response.headers.get("Docker-Content-Digest", "")
+
+        stored, digest = await self._http.again(self._http.patience.requests, put), digest_of(data)
+        if stored and stored != digest:
+            raise DataCorrupt(f"manifest {name}: the registry calls {digest} {stored}")
+
+    def add_source(self, path: str) -> None:
+        """Blobs will be mounted from there: the token must be good for it too."""
+        self._authorizer.add_scope(f"repository:{path}:pull")
+
+    async def forget(self, upload: str) -> None:
+        """Give up an upload; whether the registry minds is its own affair."""
+        with contextlib.suppress(SampanError):
+            async with self.request("DELETE", upload, good=(200, 202, 204)):
+                pass
 
 
 def check_manifest(name: str, kind: str, data: bytes) -> None:

@@ -20,6 +20,7 @@ from sampan.engine.http.request import Request, json_response
 from sampan.engine.http.router import HEADERS, RouteDef
 from sampan.engine.http.stream import MessageStream
 from sampan.engine.pulling import distribution, manifest, pull
+from sampan.engine.pushing import push
 from sampan.engine.services import Engine
 from sampan.engine.transfers import receive, send
 from sampan.errors import Conflict, InvalidArgument, NotFound, Unsupported
@@ -131,8 +132,8 @@ class ImageRoutes:
         self._publish("tag", image, reference.familiar)
         return web.Response(status=201)
 
-    async def push(self, request: Request) -> web.Response:
-        raise Unsupported(f"pushing {request.match_info['name']} to a registry is not supported")
+    async def push(self, request: Request) -> web.StreamResponse:
+        return await push(self._engine, request)
 
     # --- Saving -----------------------------------------------------------------------------------
 
