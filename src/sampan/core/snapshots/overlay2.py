@@ -2,7 +2,8 @@
 
 ::
 
-    overlay2/<id>/diff     a layer's files, or what a container has written
+    overlay2/<id>/diff     a layer's files (unpacked, or mounted while they are used: `indexed`), or what a container
+                           has written
     overlay2/<id>/link     a short name, which is a link l/<short> -> ../<id>/diff
     overlay2/<id>/lower    the short names of all layers below, topmost first
     overlay2/<id>/work     overlayfs's own (containers only)
@@ -17,19 +18,28 @@ from __future__ import annotations
 import base64
 import contextlib
 import errno
-import hashlib
 import os
 import secrets
 import shutil
 import sqlite3
 import stat
+import threading
 from typing import BinaryIO
 
 from sampan.core.metadata import Metadata
 from sampan.core.snapshots import GraphData
 from sampan.core.snapshots.apply import apply_layer
+from sampan.core.snapshots.indexed import (
+    LayerMounts,
+    add_indexed,
+    can_mount,
+    is_indexed,
+    root_of,
+    tar_path,
+    unmount_layer,
+)
 from sampan.errors import DataCorrupt, NotFound, ResourceExhausted
-from sampan.linux.mount import MNT_DETACH, is_mounted, mount, mount_overlay, umount
+from sampan.linux.mount import MNT_DETACH, is_mounted, mount, mount_overlay, mounts, umount
 from sampan.oci.digest import ChainID, Digest
 
 _SCHEMA = (
@@ -41,44 +51,31 @@ _SCHEMA = (
         WITHOUT ROWID""",
 )
 _PAGE = 4096
-_CHUNK = 1 << 20
-
-
-class _HashingReader:
-    """Hashes what is read through it."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._hash = hashlib.sha256()
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(size)
-        self._hash.update(data)
-        return data
-
-    def digest(self) -> Digest:
-        """Of the whole stream: what the archive's end left unread counts too."""
-        while self.read(_CHUNK):
-            continue
-        return Digest("sha256:" + self._hash.hexdigest())
 
 
 class Overlay2:
     """See `Snapshotter`."""
 
-    def __init__(self, root: str, metadata: Metadata) -> None:
+    def __init__(self, root: str, metadata: Metadata, *, layers: str = "") -> None:
+        """`layers`: the body of those that are added, `indexed` or `unpacked`; by default as this kernel can."""
         self.root = root
         self._metadata = metadata
+        self._layers = layers
+        self._mounts = LayerMounts(root)
+        self._probing = threading.Lock()
         metadata.migrate("snapshots-1", _SCHEMA)
         os.makedirs(f"{root}/l", mode=0o710, exist_ok=True)
         self._sweep()
 
     def _sweep(self) -> None:
         with self._metadata.transaction() as cursor:
-            known = {
-                row[0]
-                for row in cursor.execute("SELECT cache_id FROM layer UNION SELECT cache_id FROM container_layer")
-            }
+            containers = cursor.execute("SELECT cache_id, parent FROM container_layer").fetchall()
+            known = {row[0] for row in cursor.execute("SELECT cache_id FROM layer")} | {row[0] for row in containers}
+        mounted = {each.point for each in mounts()}
+        for cache_id, parent in containers:
+            if f"{self.root}/{cache_id}/merged" in mounted:
+                self._mounts.hold(cache_id, self._cache_ids(parent))
+        self._mounts.sweep()
         for name in os.listdir(self.root):
             if name != "l" and name not in known:
                 self._remove_directory(name)
@@ -89,6 +86,8 @@ class Overlay2:
     def _remove_directory(self, cache_id: str) -> None:
         directory = f"{self.root}/{cache_id}"
         self._unmount(f"{directory}/merged")
+        self._mounts.release(cache_id)
+        unmount_layer(directory)
         with contextlib.suppress(FileNotFoundError), open(f"{directory}/link", encoding="ascii") as file:
             os.unlink(f"{self.root}/l/{file.read()}")
         with contextlib.suppress(FileNotFoundError):
@@ -122,11 +121,18 @@ class Overlay2:
 
     def _cache_ids(self, chain_id: ChainID | None) -> list[str]:
         """The directories of a chain, topmost first."""
-        result: list[str] = []
-        while chain_id is not None:
-            cache_id, chain_id = self._row(chain_id)
-            result.append(cache_id)
-        return result
+        with self._metadata.transaction() as cursor:
+            rows = cursor.execute(
+                "WITH RECURSIVE chain (cache_id, parent, depth) AS ("
+                "SELECT cache_id, parent, 0 FROM layer WHERE chain_id = ? UNION ALL "
+                "SELECT layer.cache_id, layer.parent, depth + 1 FROM layer JOIN chain "
+                "ON layer.chain_id = chain.parent) "
+                "SELECT cache_id FROM chain ORDER BY depth",
+                (chain_id,),
+            ).fetchall()
+        if chain_id is not None and not rows:
+            raise NotFound(f"layer {chain_id} not found")
+        return [row[0] for row in rows]
 
     def _lower_names(self, chain_id: ChainID) -> list[str]:
         names: list[str] = []
@@ -150,9 +156,11 @@ class Overlay2:
         except OSError as error:
             raise _full(error) from error
         try:
-            reader = _HashingReader(tar)
-            size = apply_layer(reader, f"{self.root}/{cache_id}/diff")  # type: ignore[arg-type]
-            actual = reader.digest()
+            directory = f"{self.root}/{cache_id}"
+            if self.body() == "indexed":
+                size, actual = add_indexed(tar, directory)
+            else:
+                size, actual = apply_layer(tar, f"{directory}/diff")
             if actual != diff_id:
                 raise DataCorrupt(f"layer {diff_id}: its content hashes to {actual}")
             with self._metadata.transaction() as cursor:
@@ -166,6 +174,18 @@ class Overlay2:
             raise
         if not ours:
             self._remove_directory(cache_id)
+
+    def body(self) -> str:
+        """Which body the next layer gets."""
+        with self._probing:
+            if not self._layers:
+                self._layers = "indexed" if can_mount(self.root) else "unpacked"
+        return self._layers
+
+    def open_tar(self, chain_id: ChainID) -> BinaryIO | None:
+        """A layer's uncompressed tar, byte for byte as it came; None for one that is unpacked. Raises NotFound."""
+        directory = f"{self.root}/{self._row(chain_id)[0]}"
+        return open(tar_path(directory), "rb") if is_indexed(directory) else None
 
     def remove_layer(self, chain_id: ChainID) -> int:
         """Remove a layer, unless another one or a container stands on it; returns the bytes of file data that it had.
@@ -218,9 +238,9 @@ class Overlay2:
             os.mkdir(f"{directory}/work", 0o700)
             os.mkdir(f"{directory}/merged", 0o700)
             if chain_id is not None:
-                below = os.stat(f"{self.root}/{self._row(chain_id)[0]}/diff")
-                os.chown(f"{directory}/diff", below.st_uid, below.st_gid)
-                os.chmod(f"{directory}/diff", stat.S_IMODE(below.st_mode))
+                mode, uid, gid = root_of(f"{self.root}/{self._row(chain_id)[0]}")
+                os.chown(f"{directory}/diff", uid, gid)
+                os.chmod(f"{directory}/diff", mode)
             with self._metadata.transaction() as cursor:
                 cursor.execute("INSERT INTO container_layer VALUES (?, ?, ?)", (container_id, cache_id, chain_id))
         except OSError as error:
@@ -257,7 +277,7 @@ class Overlay2:
 
         `volatile`: nothing in it is ever synced, not even at the unmount, which otherwise writes back the whole file
         system below: for what is removed at its end, and at the next start after a crash of the machine."""
-        cache_id, _ = self._container(container_id)
+        cache_id, parent = self._container(container_id)
         directory = f"{self.root}/{cache_id}"
         merged = f"{directory}/merged"
         if os.path.ismount(merged):
@@ -275,11 +295,13 @@ class Overlay2:
             shutil.rmtree(f"{work}/work/incompat/volatile")
         options = f"lowerdir={':'.join(lower)},upperdir={upper},workdir={work}{',volatile' if volatile else ''}"
         try:
+            self._mounts.hold(cache_id, self._cache_ids(parent))
             if len(options) < _PAGE and not any(c in self.root for c in ",:\\"):
                 mount("overlay", merged, "overlay", 0, options)
             else:
                 mount_overlay(merged, lower, upper, work, volatile=volatile)
         except OSError as error:
+            self._mounts.release(cache_id)
             raise _full(error, f"mount the file system of container {container_id[:12]}") from error
         return merged
 
@@ -287,6 +309,7 @@ class Overlay2:
         """Idempotent; lazily where something still uses it."""
         cache_id, _ = self._container(container_id)
         self._unmount(f"{self.root}/{cache_id}/merged")
+        self._mounts.release(cache_id)
 
     @staticmethod
     def _unmount(path: str) -> None:

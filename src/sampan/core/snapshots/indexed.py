@@ -1,0 +1,149 @@
+"""The indexed body of a layer: its tar as it came, an EROFS image that points into it, and the mount of the two.
+
+::
+
+    overlay2/<id>/layer.tar      the diff id is its hash
+    overlay2/<id>/layer.erofs    names and inodes
+    overlay2/<id>/diff           where they are mounted while somebody uses the layer
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+from collections.abc import Sequence
+
+from sampan.core.snapshots.apply import translated
+from sampan.core.snapshots.erofs import Index, root_attributes
+from sampan.core.snapshots.intake import intake
+from sampan.core.snapshots.tarwalk import Readable, TarWalk
+from sampan.core.snapshots.tree import Tree
+from sampan.linux.mount import MNT_DETACH, mount, mount_erofs, mounts, umount
+from sampan.oci.digest import Digest
+
+_TAR, _IMAGE = "layer.tar", "layer.erofs"
+
+
+def add_indexed(stream: Readable, directory: str) -> tuple[int, Digest]:
+    """Keep an uncompressed tar in the directory, and its index beside it, in one pass; returns the bytes of file data
+    and the stream's digest. Raises as `apply.apply_layer` does."""
+    with translated(), open(f"{directory}/{_TAR}", "xb", buffering=0) as tar:
+        index = Index()
+        tree = Tree(index)
+        with intake(stream, tar) as source:
+            for entry in TarWalk(source):
+                tree.add(entry)
+            digest = source.finish()
+        with open(f"{directory}/{_IMAGE}", "xb") as image, open(f"{directory}/{_TAR}", "rb") as data:
+            # Overlayfs tells its layers apart by it.
+            index.write(tree.root, image, data, source.size, secrets.token_bytes(16))
+    return tree.size, digest
+
+
+def is_indexed(directory: str) -> bool:
+    return os.path.exists(f"{directory}/{_IMAGE}")
+
+
+def tar_path(directory: str) -> str:
+    return f"{directory}/{_TAR}"
+
+
+def root_of(directory: str) -> tuple[int, int, int]:
+    """Mode, owner and group of the layer's root, mounted or not."""
+    if is_indexed(directory):
+        return root_attributes(f"{directory}/{_IMAGE}")
+    found = os.stat(f"{directory}/diff")
+    return found.st_mode & 0o7777, found.st_uid, found.st_gid
+
+
+def mount_layer(directory: str) -> None:
+    mount_erofs(f"{directory}/{_IMAGE}", f"{directory}/diff", f"{directory}/{_TAR}")
+
+
+def unmount_layer(directory: str) -> None:
+    """Idempotent; lazily where something on the host still looks at it."""
+    if os.path.ismount(f"{directory}/diff"):
+        try:
+            umount(f"{directory}/diff")
+        except OSError:
+            umount(f"{directory}/diff", MNT_DETACH)
+
+
+def can_mount(root: str) -> bool:
+    """Whether this kernel mounts such a layer for this user, from files of this file system, and an overlay over it."""
+    try:
+        at = tempfile.mkdtemp(prefix="probe-", dir=root)
+    except OSError:
+        return False
+    try:
+        for name in ("diff", "upper", "work", "merged"):
+            os.mkdir(f"{at}/{name}")
+        add_indexed(io.BytesIO(bytes(1024)), at)
+        mount_layer(at)
+        try:
+            mount("overlay", f"{at}/merged", "overlay", 0, f"lowerdir={at}/diff,upperdir={at}/upper,workdir={at}/work")
+            umount(f"{at}/merged")
+        finally:
+            unmount_layer(at)
+    except OSError:
+        return False
+    finally:
+        shutil.rmtree(at, ignore_errors=True)
+    return True
+
+
+class LayerMounts:
+    """Which layers are mounted for whom. A user is a container's directory, by name. Safe with several threads."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._lock = threading.Lock()
+        self._users: dict[str, list[str]] = {}
+        self._counts: dict[str, int] = {}
+
+    def hold(self, user: str, layers: Sequence[str]) -> None:
+        """Have the layers mounted until `release`. Idempotent. Raises OSError; then nothing is held."""
+        with self._lock:
+            if user in self._users:
+                return
+            held = self._users[user] = []
+            try:
+                for layer in layers:
+                    directory = f"{self._root}/{layer}"
+                    if layer in held or not is_indexed(directory):
+                        continue
+                    if not os.path.ismount(f"{directory}/diff"):
+                        mount_layer(directory)
+                    held.append(layer)
+                    self._counts[layer] = self._counts.get(layer, 0) + 1
+            except BaseException:
+                self._release(user)
+                raise
+
+    def release(self, user: str) -> None:
+        """Unmount what nobody else holds. Idempotent."""
+        with self._lock:
+            self._release(user)
+
+    def _release(self, user: str) -> None:
+        for layer in self._users.pop(user, ()):
+            self._counts[layer] -= 1
+            if not self._counts[layer]:
+                del self._counts[layer]
+                with contextlib.suppress(OSError):  # The next opening tries again.
+                    unmount_layer(f"{self._root}/{layer}")
+
+    def sweep(self) -> None:
+        """Unmount what nobody holds: an engine that was killed has left it."""
+        with self._lock:
+            for each in mounts():
+                directory, _, name = each.point.rpartition("/")
+                root, _, layer = directory.rpartition("/")
+                if root == self._root and name == "diff" and layer not in self._counts:
+                    with contextlib.suppress(OSError):
+                        unmount_layer(directory)
