@@ -24,7 +24,7 @@ from sampan.oci.reference import Reference
 class Core:
     """Synchronous, and safe to call from several threads."""
 
-    def __init__(self, paths: Paths) -> None:
+    def __init__(self, paths: Paths, *, layers: str = "") -> None:
         """Make and open everything below the two roots; what interrupted operations left is removed."""
         self.paths = paths
         paths.make()
@@ -33,7 +33,7 @@ class Core:
         self.metadata = Metadata(paths.database)
         self.pins = Pins()
         self.content = ContentStore(paths.content, self.pins)
-        self.snapshots = Overlay2(paths.overlay2, self.metadata)
+        self.snapshots = Overlay2(paths.overlay2, self.metadata, layers=layers)
         self.images = ImageStore(self.metadata, self.content, self.snapshots)
         self.archives = Archives(self.content, self.snapshots, self.images)
         self.gc()

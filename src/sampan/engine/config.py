@@ -52,6 +52,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     debug: bool = False
     log_level: str = "info"
     storage_driver: str = "overlay2"
+    storage_opts: tuple[str, ...] = ()
     live_restore: bool = True
     bip: str = ""
     mtu: int = 1500
@@ -82,6 +83,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     @property
     def paths(self) -> Paths:
         return Paths(self.data_root, self.exec_root)
+
+    @property
+    def layers(self) -> str:
+        """The body of new layers; empty: as the kernel can."""
+        return self.storage_opts[-1].partition("=")[2] if self.storage_opts else ""
 
     @property
     def pid_path(self) -> str:
@@ -127,6 +133,7 @@ _OPTIONS = (
     _Option("debug", ("-D", "--debug"), "flag", "log at level debug"),
     _Option("log-level", ("-l", "--log-level"), "text", f"one of {', '.join(LOG_LEVELS)}"),
     _Option("storage-driver", ("-s", "--storage-driver"), "text", "overlay2"),
+    _Option("storage-opts", ("--storage-opt",), "list", "layers=indexed or layers=unpacked; else as the kernel can"),
     _Option("live-restore", ("--live-restore",), "flag", "containers go on without the engine; always so here"),
     _Option("bip", ("--bip",), "text", "address and prefix of the default bridge, such as 172.27.0.1/16"),
     _Option("mtu", ("--mtu",), "number", "MTU of the containers' interfaces"),
@@ -310,6 +317,9 @@ def _checked(config: Config) -> Config:
         raise Unsupported(f"log driver {config.log_driver} is not supported: one of {', '.join(LOG_DRIVERS)}")
     if config.storage_driver not in ("", "overlay2"):
         raise Unsupported(f"storage driver {config.storage_driver} is not supported: overlay2 is")
+    for option in config.storage_opts:
+        if option not in ("layers=indexed", "layers=unpacked"):
+            raise Unsupported(f"storage option {option} is not supported: layers=indexed and layers=unpacked are")
     if not config.live_restore:
         raise Unsupported("live-restore=false is not supported: containers never depend on the engine")
     if not 68 <= config.mtu <= 65535:

@@ -62,7 +62,7 @@ class Engine:
             raise Unavailable(
                 f"{paths.data_root} is on an overlay file system: put the data root onto a volume or a disk"
             )
-        self.core = await run_blocking(Core, paths)
+        self.core = await run_blocking(lambda: Core(paths, layers=self.config.layers))
         self.puller = Puller(self.core, self.config.remotes, run_blocking)
         self.pusher = Pusher(self.core, self.config.remotes, run_blocking)
         self.spawner = await Spawner.start()

@@ -202,11 +202,13 @@ def _said(context: int) -> str:
         return "; ".join(words)
 
 
-def mount_overlay(target: str, lower: list[str], upper: str, work: str, *, volatile: bool = False) -> None:
-    """An overlay of any number of lower directories, topmost first: mount(2) takes one page of options. Linux 6.5."""
-    options: list[tuple[str, str | None]] = [("lowerdir+", each) for each in lower]
-    options += [("upperdir", upper), ("workdir", work), *((("volatile", None),) if volatile else ())]
-    attach(new_mount("overlay", options), target)
+def mount_overlay(target: str, lower: list[str], upper: str, work: str, *options: str) -> None:
+    """An overlay of any number of lower directories, topmost first: mount(2) takes one page of options. Linux 6.5.
+    `options`: others, with or without a value."""
+    pairs: list[tuple[str, str | None]] = [("lowerdir+", each) for each in lower]
+    pairs += [("upperdir", upper), ("workdir", work)]
+    pairs += [(key, value or None) for key, _, value in (each.partition("=") for each in options)]
+    attach(new_mount("overlay", pairs), target)
 
 
 def mount_erofs(image: str, target: str, device: str) -> None:

@@ -81,6 +81,11 @@ def test_a_file_that_is_not_there_or_no_json(tmp_path: pathlib.Path) -> None:
         (["--log-driver", "syslog"], Unsupported, "log driver syslog is not supported: one of json-file, none"),
         (["-s", "btrfs"], Unsupported, "storage driver btrfs is not supported: overlay2 is"),
         (
+            ["--storage-opt", "layers=squashed"],
+            Unsupported,
+            "storage option layers=squashed is not supported: layers=indexed and layers=unpacked are",
+        ),
+        (
             ["--live-restore=0"],
             Unsupported,
             "live-restore=false is not supported: containers never depend on the engine",

@@ -1,6 +1,6 @@
 """The unpacked body of a layer: its files in a directory.
 
-`tree` has resolved every name, so each look-up is openat2 inside the layer's directory of a path without a link in it, and
+`tree` has resolved every name, so each look-up is openat2 inside the layer's directory of a path without a link, and
 RESOLVE_NO_SYMLINKS holds the kernel to that: nothing that the archive made leads out, nor to anywhere else within.
 Whiteouts become character devices 0/0 and opaque directories carry an attribute, as overlayfs wants them
 (Documentation/filesystems/overlayfs.rst).

@@ -50,6 +50,8 @@ _DEVICE = struct.Struct("<64sII56x")
 _INODE = struct.Struct("<HHHHQIIIIqII16x")
 _NLINK = struct.Struct("<I")
 _NLINK_AT = 44
+_BLOCKS = struct.Struct("<I")
+_BLOCKS_AT = 16
 _DIRENT = struct.Struct("<QHBx")
 _CHUNK = struct.Struct("<HHI")
 _HOLE = 0xFFFFFFFF
@@ -82,6 +84,8 @@ class Index:
         self._holes: list[tuple[int, int, Entry]] = []
         """Files with holes: where their chunks are written down, and how large these are (by power of two)."""
         self._chunks = 0
+        self._last: tuple[int, Entry] | None = None
+        """The last file with data, and where its inode is: the archive may end before its last block does."""
 
     # --- Entries ----------------------------------------------------------------------------------
 
@@ -98,6 +102,7 @@ class Index:
                 return self._sparse_file(entry, attributes)
             if entry.size:
                 where = entry.offset // _BLOCK + _TAR_BASE
+                self._last = len(files), entry
                 if where + (entry.size >> _BITS) >= _MOST_BLOCKS:
                     raise invalid("the archive is too large")
         elif kind == FT_SYMLINK:
@@ -173,7 +178,7 @@ class Index:
         self._files += bytes(-len(self._files) % _BLOCK)
         head, inodes, blocks, count = _directories(root, _FILES + len(self._files), self._inodes)
         end = _FILES + len(self._files) + len(inodes) + len(blocks)
-        end = self._write_holes(image, tar, end)
+        end = self._write_holes(image, tar, tar_size, end)
         if end >> _BITS >= _TAR_BASE or -(-tar_size >> _BITS) >= _MOST_BLOCKS:
             raise invalid("the archive is too large")
         superblock = _SUPERBLOCK.pack(
@@ -188,9 +193,14 @@ class Index:
         image.write(blocks)
         image.truncate(end)
 
-    def _write_holes(self, image: BinaryIO, tar: BinaryIO, end: int) -> int:
+    def _write_holes(self, image: BinaryIO, tar: BinaryIO, tar_size: int, end: int) -> int:
         """Fill in the chunks of files with holes: where a chunk's data is whole blocks of the archive, it stays there;
         else it is put together at the image's end, holes being holes in the image, too. Returns the new end."""
+        if self._last is not None and self._last[1].offset + self._last[1].size + _BLOCK - 1 & -_BLOCK > tar_size:
+            at, entry = self._last
+            _assemble(image, tar, end, [(0, entry.size)], [entry.offset], 0, entry.size)
+            _BLOCKS.pack_into(self._files, at + _BLOCKS_AT, end >> _BITS)
+            end += entry.size + _BLOCK - 1 & -_BLOCK
         for at, bits, entry in self._holes:
             extents = entry.extents or []
             sources: list[int] = []
@@ -201,7 +211,7 @@ class Index:
             for number in sorted(_touched(extents, bits)):
                 start, stop = number << bits, min(number + 1 << bits, entry.size)
                 where = _straight(extents, sources, start, stop)
-                if where is None:
+                if where is None or where + stop - start + _BLOCK - 1 & -_BLOCK > tar_size:
                     block = end >> _BITS
                     end += -(-(stop - start) // _BLOCK) * _BLOCK
                     if end >> _BITS >= _TAR_BASE:

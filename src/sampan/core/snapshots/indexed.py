@@ -23,9 +23,12 @@ from sampan.core.snapshots.erofs import Index, root_attributes
 from sampan.core.snapshots.intake import intake
 from sampan.core.snapshots.tarwalk import Readable, TarWalk
 from sampan.core.snapshots.tree import Tree
-from sampan.linux.mount import MNT_DETACH, mount, mount_erofs, mounts, umount
+from sampan.linux.mount import MNT_DETACH, mount_erofs, mount_overlay, mounts, umount
 from sampan.oci.digest import Digest
 
+ONE_FILE_SYSTEM = "xino=on"
+"""The overlay's option: its files have one device number for all layers, which are file systems of their own here. By
+that number find -xdev, tar --one-file-system and rsync -x would leave out all that is in them."""
 _TAR, _IMAGE = "layer.tar", "layer.erofs"
 
 
@@ -86,7 +89,7 @@ def can_mount(root: str) -> bool:
         add_indexed(io.BytesIO(bytes(1024)), at)
         mount_layer(at)
         try:
-            mount("overlay", f"{at}/merged", "overlay", 0, f"lowerdir={at}/diff,upperdir={at}/upper,workdir={at}/work")
+            mount_overlay(f"{at}/merged", [f"{at}/diff"], f"{at}/upper", f"{at}/work", ONE_FILE_SYSTEM)
             umount(f"{at}/merged")
         finally:
             unmount_layer(at)
@@ -106,11 +109,12 @@ class LayerMounts:
         self._users: dict[str, list[str]] = {}
         self._counts: dict[str, int] = {}
 
-    def hold(self, user: str, layers: Sequence[str]) -> None:
-        """Have the layers mounted until `release`. Idempotent. Raises OSError; then nothing is held."""
+    def hold(self, user: str, layers: Sequence[str]) -> bool:
+        """Have the layers mounted until `release`; returns whether there are any that need it. Idempotent. Raises
+        OSError; then nothing is held."""
         with self._lock:
             if user in self._users:
-                return
+                return bool(self._users[user])
             held = self._users[user] = []
             try:
                 for layer in layers:
@@ -124,6 +128,7 @@ class LayerMounts:
             except BaseException:
                 self._release(user)
                 raise
+            return bool(held)
 
     def release(self, user: str) -> None:
         """Unmount what nobody else holds. Idempotent."""

@@ -30,6 +30,7 @@ from sampan.core.metadata import Metadata
 from sampan.core.snapshots import GraphData
 from sampan.core.snapshots.apply import apply_layer
 from sampan.core.snapshots.indexed import (
+    ONE_FILE_SYSTEM,
     LayerMounts,
     add_indexed,
     can_mount,
@@ -293,13 +294,15 @@ class Overlay2:
         # With this mark the kernel refuses a layer that was volatile once: it may have lost what was written.
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(f"{work}/work/incompat/volatile")
-        options = f"lowerdir={':'.join(lower)},upperdir={upper},workdir={work}{',volatile' if volatile else ''}"
+        more = ["volatile"] if volatile else []
         try:
-            self._mounts.hold(cache_id, self._cache_ids(parent))
+            if self._mounts.hold(cache_id, self._cache_ids(parent)):
+                more.append(ONE_FILE_SYSTEM)
+            options = ",".join((f"lowerdir={':'.join(lower)},upperdir={upper},workdir={work}", *more))
             if len(options) < _PAGE and not any(c in self.root for c in ",:\\"):
                 mount("overlay", merged, "overlay", 0, options)
             else:
-                mount_overlay(merged, lower, upper, work, volatile=volatile)
+                mount_overlay(merged, lower, upper, work, *more)
         except OSError as error:
             self._mounts.release(cache_id)
             raise _full(error, f"mount the file system of container {container_id[:12]}") from error

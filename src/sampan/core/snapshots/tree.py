@@ -41,7 +41,7 @@ _LONGEST_ATTRIBUTES = 192 << 10
 _MOST_LINKS = 40
 """As the kernel follows in one look-up."""
 _NO_ID = 0xFFFFFFFF
-_MAX_TIME = 1 << 62
+_MAX_TIME = (1 << 40) * 1_000_000_000
 
 Attributes = tuple[tuple[bytes, bytes], ...]
 
