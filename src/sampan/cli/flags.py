@@ -54,6 +54,13 @@ def add_container_flags(parser: Parser) -> None:
         (("--group-add",), "an additional group"),
         (("--log-opt",), "log option: NAME=VALUE"),
         (("--annotation",), "annotation: NAME=VALUE"),
+        (("--volumes-from",), "mount what another container has mounted: CONTAINER[:ro]"),
+        (("--device-cgroup-rule",), "allow a kind of device: 'c 1:3 rwm'"),
+        (("--blkio-weight-device",), "share of a disk's time: PATH:WEIGHT"),
+        (("--device-read-bps",), "bytes a second read from a disk: PATH:RATE, such as /dev/sda:1mb"),
+        (("--device-write-bps",), "bytes a second written to a disk: PATH:RATE"),
+        (("--device-read-iops",), "reads a second from a disk: PATH:RATE"),
+        (("--device-write-iops",), "writes a second to a disk: PATH:RATE"),
         (("-a", "--attach"), "attach to stdin, stdout or stderr"),
     ):
         add(*names, action="append", default=[], help=text)
@@ -79,6 +86,7 @@ def add_container_flags(parser: Parser) -> None:
         (("--cgroupns",), "cgroup namespace: host or private"),
         (("--userns",), "user namespace: host"),
         (("--stop-signal",), "signal that stops the container"),
+        (("--cgroup-parent",), "control group to put the container's into"),
         (("--health-cmd",), "what tells by its status how the container is, for a shell"),
         (("--health-interval",), "from one check to the next (30s)"),
         (("--health-timeout",), "how long a check may take (30s)"),
@@ -207,6 +215,14 @@ def _host_config(flags: argparse.Namespace, bindings: dict[str, Any]) -> dict[st
         "GroupAdd": flags.group_add or None,
         "LogConfig": {"Type": flags.log_driver, "Config": dict(map(_pair, flags.log_opt))},
         "Annotations": _annotations(flags) or None,
+        "VolumesFrom": flags.volumes_from or None,
+        "DeviceCgroupRules": flags.device_cgroup_rule or None,
+        "CgroupParent": flags.cgroup_parent,
+        "BlkioWeightDevice": _per_device(flags.blkio_weight_device, "Weight"),
+        "BlkioDeviceReadBps": _per_device(flags.device_read_bps, "Rate"),
+        "BlkioDeviceWriteBps": _per_device(flags.device_write_bps, "Rate"),
+        "BlkioDeviceReadIOps": _per_device(flags.device_read_iops, "Rate"),
+        "BlkioDeviceWriteIOps": _per_device(flags.device_write_iops, "Rate"),
         "Memory": parse_size(flags.memory) if flags.memory else 0,
         "MemorySwap": parse_size(flags.memory_swap) if flags.memory_swap else 0,
         "MemoryReservation": parse_size(flags.memory_reservation) if flags.memory_reservation else 0,
@@ -233,6 +249,16 @@ def _host_config(flags: argparse.Namespace, bindings: dict[str, Any]) -> dict[st
         size = os.get_terminal_size(1)
         options["ConsoleSize"] = [size.lines, size.columns]
     return options
+
+
+def _per_device(given: list[str], member: str) -> list[dict[str, Any]] | None:
+    result: list[dict[str, Any]] = []
+    for text in given:
+        path, colon, value = text.rpartition(":")
+        if not colon or not path.startswith("/dev/"):
+            raise InvalidArgument(f"bad format: {text}: PATH:NUMBER is wanted, with a path in /dev")
+        result.append({"Path": path, member: parse_size(value)})
+    return result or None
 
 
 def _annotations(flags: argparse.Namespace) -> dict[str, str]:

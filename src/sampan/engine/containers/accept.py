@@ -21,6 +21,7 @@ from sampan.api.containers import (
 from sampan.engine import runtimes
 from sampan.engine.config import Config
 from sampan.engine.containers import health
+from sampan.engine.containers.devices import parse_rule
 from sampan.engine.containers.limits import check_resources
 from sampan.engine.containers.signals import parse_signal
 from sampan.engine.security.confinement import confine
@@ -102,6 +103,10 @@ def check(request: CreateRequest) -> None:
     for device in host.devices or ():
         if set(device.cgroup_permissions) - set("rwm"):
             raise InvalidArgument(f"invalid device mode: {device.cgroup_permissions}")
+    for rule in host.device_cgroup_rules or ():
+        parse_rule(rule)
+    if ".." in host.cgroup_parent.split("/") or any(not each.isprintable() for each in host.cgroup_parent):
+        raise InvalidArgument(f"invalid cgroup parent: {host.cgroup_parent}")
     if host.auto_remove and host.restart_policy.name not in ("", "no"):
         raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
     _check_log(host.log_config)
@@ -203,14 +208,10 @@ def _check_config(config: ContainerConfig) -> None:
 def _refuse(host: HostConfig) -> None:
     """What this version does not do, by its command line name."""
     for given, name in (
-        (host.volumes_from, "--volumes-from"), (host.links, "--link"), (host.device_requests, "--gpus"),
-        (host.storage_opt, "--storage-opt"), (host.device_cgroup_rules, "--device-cgroup-rule"),
-        (host.cgroup_parent, "--cgroup-parent"),
+        (host.links, "--link"), (host.device_requests, "--gpus"), (host.storage_opt, "--storage-opt"),
         (host.cpu_realtime_period or host.cpu_realtime_runtime, "--cpu-rt-period and --cpu-rt-runtime"),
         (host.isolation not in ("", "default"), "--isolation"),
-        (host.blkio_weight_device, "--blkio-weight-device"), (host.blkio_device_read_bps, "--device-read-bps"),
-        (host.blkio_device_write_bps, "--device-write-bps"), (host.blkio_device_read_iops, "--device-read-iops"),
-        (host.blkio_device_write_iops, "--device-write-iops"), (host.kernel_memory_tcp, "--kernel-memory-tcp"),
+        (host.kernel_memory_tcp, "--kernel-memory-tcp"),
         (host.volume_driver not in ("", "local"), f"--volume-driver {host.volume_driver}"),
         (host.cgroup, "Cgroup"), (host.pid_mode.startswith("container:"), f"--pid {host.pid_mode}"),
         (host.ipc_mode.startswith("container:"), f"--ipc {host.ipc_mode}"),

@@ -13,7 +13,7 @@ import msgspec
 from sampan.api.containers import ContainerConfig, CreateRequest, HostConfig
 from sampan.engine.containers import accept, defaults
 from sampan.engine.containers.copyup import fill_volumes
-from sampan.engine.containers.mounts import wanted_mounts, with_volumes
+from sampan.engine.containers.mounts import borrowed, parse_volumes_from, wanted_mounts, with_volumes
 from sampan.engine.containers.networking import wanted_endpoint
 from sampan.engine.containers.record import Record, Records
 from sampan.errors import NotFound
@@ -46,8 +46,13 @@ def make(
     config = msgspec.structs.replace(
         defaults.settled_config(config, host, container_id), mac_address=wanted.mac_address
     )
+    others = [
+        point
+        for name, mode in map(parse_volumes_from, host.volumes_from or ())
+        for point in borrowed(engine.containers.resolve(name).record.mounts, mode)
+    ]
     with contextlib.ExitStack() as undo:
-        mounts = wanted_mounts(host, tuple(config.volumes or {}), engine.config.data_root)
+        mounts = wanted_mounts(host, tuple(config.volumes or {}), engine.config.data_root, others)
         points = with_volumes(mounts, engine.volumes)
         undo.callback(engine.containers.remove_anonymous, points)
         core.snapshots.create_container(container_id, image.top)

@@ -122,6 +122,13 @@ def discarded(host: HostConfig) -> tuple[HostConfig, tuple[str, ...]]:
             "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded."
         )  # fmt: skip
         host = msgspec.structs.replace(host, blkio_weight=0)
+    if (
+        host.blkio_weight_device
+        and not trees.unified
+        and not os.path.exists(f"{trees.root('blkio')}/blkio.weight_device")
+    ):
+        warnings.append("Your kernel does not support Block I/O weight_device. Weight-device discarded.")
+        host = msgspec.structs.replace(host, blkio_weight_device=None)
     if host.network_mode == "host" and host.port_bindings:
         warnings.append("Published ports are discarded when using host network mode")
     return host, tuple(warnings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+from collections.abc import Sequence
 
 import msgspec
 
@@ -145,9 +146,34 @@ def from_mount(mount: Mount, data_root: str) -> MountPoint:
             raise Unsupported(f'mount type "{mount.type}" is not supported')
 
 
-def wanted_mounts(host_config: HostConfig, image_volumes: tuple[str, ...], data_root: str) -> list[MountPoint]:
-    """What a container asks for, the image's volumes included where nothing else is mounted there. Raises
-    InvalidArgument for two on one place."""
+def parse_volumes_from(text: str) -> tuple[str, str]:
+    """`CONTAINER[:MODE]`: the name, and the mode or nothing. Raises InvalidArgument in Docker's words."""
+    name, _, mode = text.partition(":")
+    if not name:
+        raise InvalidArgument(f"invalid volumes-from specification: {text}")
+    for option in mode.split(",") if mode else []:
+        if option not in ("ro", "rw", "z", "Z"):
+            raise InvalidArgument(f"invalid mode: {mode}")
+    return name, mode
+
+
+def borrowed(points: Sequence[MountPoint], mode: str) -> list[MountPoint]:
+    """Another container's binds and volumes, as they were settled there; `mode` can only take the writing away."""
+    return [
+        msgspec.structs.replace(
+            point, copy=False, create_source=False, mode=mode or point.mode,
+            writable=point.writable and "ro" not in mode.split(","),
+        )
+        for point in points
+        if point.type in ("bind", "volume")
+    ]  # fmt: skip
+
+
+def wanted_mounts(
+    host_config: HostConfig, image_volumes: tuple[str, ...], data_root: str, others: Sequence[MountPoint] = ()
+) -> list[MountPoint]:  # fmt: skip
+    """What a container asks for, the image's volumes included where nothing else is mounted there. `others`: what it
+    borrows, which is hidden by its own. Raises InvalidArgument for two on one place."""
     found: dict[str, MountPoint] = {}
     for point in (
         *(parse_bind(each, data_root) for each in host_config.binds or ()),
@@ -157,6 +183,8 @@ def wanted_mounts(host_config: HostConfig, image_volumes: tuple[str, ...], data_
         if point.destination in found:
             raise InvalidArgument(f"Duplicate mount point: {point.destination}")
         found[point.destination] = point
+    for point in others:
+        found.setdefault(point.destination, point)
     for path in image_volumes:
         destination = checked_destination(path)
         if destination not in found:

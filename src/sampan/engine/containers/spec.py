@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import os
-import stat
 from dataclasses import dataclass
 
 import msgspec
 
 from sampan.api.containers import HostConfig, Resources, words
-from sampan.engine.containers import propagation
+from sampan.engine.containers import devices, propagation
 from sampan.engine.containers.record import MountPoint, Record
 from sampan.engine.host import cgroup_has, cgroup_version
 from sampan.engine.security.confinement import ALL_DEVICES, DEVICE_RULES, confine
-from sampan.errors import InvalidArgument
 from sampan.oci.runtime import (
     CPU,
-    BlockIO,
     Box,
     Capabilities,
-    Device,
     DeviceCgroup,
     Linux,
     LinuxResources,
@@ -66,7 +62,7 @@ def build_spec(record: Record, around: Surroundings) -> Spec:
     names = confinement.capabilities
     # A user that is not root starts without: execve would take permitted ones away, and effective ones must not leak.
     held = names if around.user.uid == 0 else ()
-    devices, rules = _devices(host)
+    passed, rules = devices.of(host)
     annotations = dict(host.annotations or {})
     if host.init:
         annotations[INIT_ANNOTATION] = "true"
@@ -93,7 +89,7 @@ def build_spec(record: Record, around: Surroundings) -> Spec:
             namespaces=_namespaces(host, around),
             cgroups_path=around.cgroup,
             resources=_with_devices(resources(host), ALL_DEVICES if host.privileged else (*DEVICE_RULES, *rules)),
-            devices=devices,
+            devices=passed,
             masked_paths=confinement.masked_paths,
             readonly_paths=confinement.readonly_paths,
             seccomp=confinement.seccomp,
@@ -213,61 +209,6 @@ def rlimits(host: HostConfig) -> tuple[Rlimit, ...]:
     )
 
 
-def _devices(host: HostConfig) -> tuple[tuple[Device, ...], tuple[DeviceCgroup, ...]]:
-    if host.privileged:
-        return tuple(_host_devices()), ()
-    devices: list[Device] = []
-    rules: list[DeviceCgroup] = []
-    for mapping in host.devices or ():
-        inside = mapping.path_in_container or mapping.path_on_host
-        found = [
-            (inside + path.removeprefix(mapping.path_on_host), path)
-            for path in (_tree(mapping.path_on_host) if os.path.isdir(mapping.path_on_host) else [mapping.path_on_host])
-        ]
-        for destination, path in found:
-            device = _device(path, destination)
-            if device is None:
-                raise InvalidArgument(
-                    f'error gathering device information while adding custom device "{path}": no such file or directory'
-                    if not os.path.lexists(path)
-                    else f'error gathering device information while adding custom device "{path}": not a device node'
-                )
-            devices.append(device)
-            rules.append(
-                DeviceCgroup(
-                    allow=True, type=device.type, major=device.major, minor=device.minor,
-                    access=mapping.cgroup_permissions or "rwm",
-                )
-            )  # fmt: skip
-    return tuple(devices), tuple(rules)
-
-
-def _tree(directory: str) -> list[str]:
-    return [f"{at}/{name}" for at, _, names in os.walk(directory) for name in names]
-
-
-def _device(path: str, destination: str) -> Device | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    kind = "c" if stat.S_ISCHR(found.st_mode) else "b" if stat.S_ISBLK(found.st_mode) else ""
-    if not kind:
-        return None
-    return Device(
-        type=kind, path=destination, major=os.major(found.st_rdev), minor=os.minor(found.st_rdev),
-        file_mode=stat.S_IMODE(found.st_mode), uid=found.st_uid, gid=found.st_gid,
-    )  # fmt: skip
-
-
-def _host_devices() -> list[Device]:
-    """Every device of the host's, but for terminals, links and what the container has of its own: /dev/stdin leads to
-    a device where this engine reads from one."""
-    own = ("/dev/pts/", "/dev/shm/", "/dev/fd/", "/dev/mqueue/", "/dev/console")
-    found = (_device(path, path) for path in _tree("/dev") if not path.startswith(own) and not os.path.islink(path))
-    return [device for device in found if device is not None]
-
-
 def resources(limits: Resources) -> LinuxResources:
     """The limits in the runtime specification's units; what is not set is left out, and so is, as Docker has it, what
     this machine's cgroups don't have: without accounting of swap, memory alone is limited."""
@@ -291,7 +232,7 @@ def resources(limits: Resources) -> LinuxResources:
         memory=memory if memory != Memory() else None,
         cpu=cpu if cpu != CPU() else None,
         pids=Pids(limit=limits.pids_limit) if limits.pids_limit is not None and limits.pids_limit != 0 else None,
-        block_io=BlockIO(weight=limits.blkio_weight) if limits.blkio_weight else None,
+        block_io=devices.block_io(limits),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import posixpath
 import shutil
 import time
 from collections.abc import Callable
@@ -184,8 +185,9 @@ def _prepare(engine: Engine, container: Container, endpoint: Endpoint | None) ->
 
 
 def cgroup(container: Container) -> str:
-    """The path of the container's control group."""
-    return f"/sampan/{container.id}"
+    """The path of the container's control group, from the root of the hierarchy."""
+    parent = container.record.host_config.cgroup_parent.strip("/") or "sampan"
+    return posixpath.normpath(f"/{parent}/{container.id}")
 
 
 def restart_policy(container: Container) -> RestartPolicy:
