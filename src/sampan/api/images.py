@@ -126,6 +126,17 @@ class ImagesPruned(APIStruct, frozen=True, kw_only=True):
     space_reclaimed: int = 0
 
 
+class FileChange(APIStruct, frozen=True, kw_only=True):
+    """What a container did to one path. `kind`: 0 modified, 1 added, 2 deleted."""
+
+    path: str
+    kind: int
+
+
+class CommitResponse(APIStruct, frozen=True, kw_only=True):
+    id: str
+
+
 class ProgressDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Bytes."""
 

@@ -18,10 +18,13 @@ from typing import BinaryIO
 
 import msgspec
 
+from sampan.core.changes import compare
 from sampan.core.compression import GZIP_MAGIC, ZSTD_MAGIC, decompressed
 from sampan.core.content import MAX_DOCUMENT, ContentStore
 from sampan.core.images import Image, ImageStore
+from sampan.core.snapshots import View
 from sampan.core.snapshots.overlay2 import Overlay2
+from sampan.core.trees import write_changes
 from sampan.errors import DataCorrupt, InvalidArgument, NotFound, SampanError
 from sampan.oci.digest import ChainID, Digest, chain_ids, encoded
 from sampan.oci.image import (
@@ -278,6 +281,34 @@ class Archives:
         config_digest = self._content.write(msgspec.json.encode(config))
         manifest = self._write_manifest(config_digest, layers)
         return self._images.add(config_digest, manifest, tags=[reference] if reference else [], parent=parent)
+
+    def commit(
+        self, parent: Image, view: View, run: RunConfig, *, reference: Reference | None, comment: str, author: str,
+        created_by: str,
+    ) -> Image:  # fmt: skip
+        """Make an image of what a container has changed, on top of the one that it was made of."""
+        changes = compare(view)
+        base = parent.config
+        layers = list(self._images.manifest(parent).layers)
+        diff_ids = base.rootfs.diff_ids
+        if changes:
+            with self._content.ingest() as blob:
+                write_changes(view.root, changes, blob)
+                layer_digest = blob.commit()
+            layers.append(self._layer_descriptor(layer_digest))
+            diff_ids = (*diff_ids, layer_digest)
+        created = moment()
+        before = base.history or ()
+        told = sum(not each.empty_layer for each in before)
+        before = (*before, *(History() for _ in range(len(layers) - bool(changes) - told)))
+        step = History(
+            created=created, created_by=created_by, author=author, comment=comment, empty_layer=not changes
+        )  # fmt: skip
+        config = msgspec.structs.replace(
+            base, created=created, author=author or base.author, config=run, rootfs=RootFS(diff_ids=diff_ids),
+            history=(*before, step), docker_version="",
+        )  # fmt: skip
+        return self.make(config, layers, reference, parent.id)
 
     def _diff_id(self, digest: Digest) -> Digest:
         total = hashlib.sha256()

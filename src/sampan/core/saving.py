@@ -129,7 +129,7 @@ class _Writer:
             try:
                 file = stack.enter_context(self._content.open(layer.digest))
             except NotFound:
-                tar = self._snapshots.layer_tar(chain_id)
+                tar = self._snapshots.open_tar(chain_id)
                 if tar is None:
                     raise
                 file = stack.enter_context(tar)

@@ -15,6 +15,7 @@ from sampan.core.images import Image, ImageStore, Removed, Users, nobody
 from sampan.core.metadata import Metadata
 from sampan.core.paths import Paths
 from sampan.core.pins import Pins
+from sampan.core.snapshots import View
 from sampan.core.snapshots.overlay2 import Overlay2
 from sampan.oci.digest import ChainID
 from sampan.oci.image import RunConfig
@@ -71,6 +72,22 @@ class Core:
         try:
             with self.loading():
                 return self.archives.import_file_system(stream, reference, run, message=message, arch=arch)
+        except BaseException:
+            self.gc()
+            raise
+
+    def commit(
+        self, parent: Image, view: View, run: RunConfig, *, reference: Reference | None, comment: str, author: str,
+        created_by: str,
+    ) -> Image:  # fmt: skip
+        """See `Archives.commit`."""
+        try:
+            with self.loading():
+                for needed in (*self.images.needs(parent), *parent.chain):
+                    self.pins.pin(needed)
+                return self.archives.commit(
+                    parent, view, run, reference=reference, comment=comment, author=author, created_by=created_by
+                )
         except BaseException:
             self.gc()
             raise

@@ -1,20 +1,24 @@
-"""The Dockerfile instructions that `docker import --change` takes, applied to an image's configuration. Pure."""
+"""The Dockerfile instructions that `--change` of import and commit takes, applied to an image's configuration. Pure."""
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterable
 
 import msgspec
 
-from sampan.errors import InvalidArgument, Unsupported
-from sampan.oci.image import Empty, RunConfig
+from sampan.engine.timestamps import parse_duration
+from sampan.errors import InvalidArgument
+from sampan.oci.image import Empty, Healthcheck, RunConfig
 
 _SHELL = ("/bin/sh", "-c")
+_NO_CHANGES = frozenset({"ADD", "ARG", "COPY", "FROM", "MAINTAINER", "RUN", "SHELL"})
+_HEALTH_FLAG = re.compile(r"--([a-z-]+)=(\S+)\s*")
 
 
 def apply_changes(run: RunConfig, changes: Iterable[str]) -> RunConfig:
-    """Each change is one instruction. Raises InvalidArgument for what is none, Unsupported for HEALTHCHECK."""
+    """Each change is one instruction. Raises InvalidArgument in Docker's words for what is none."""
     for change in changes:
         for line in change.splitlines():
             if line.strip() and not line.lstrip().startswith("#"):
@@ -25,8 +29,8 @@ def apply_changes(run: RunConfig, changes: Iterable[str]) -> RunConfig:
 def _apply(run: RunConfig, line: str) -> RunConfig:
     word, _, rest = line.partition(" ")
     name, rest = word.upper(), rest.strip()
-    if name == "HEALTHCHECK":
-        raise Unsupported("the change HEALTHCHECK is not supported")
+    if name in _NO_CHANGES:
+        raise InvalidArgument(f"{name} is not a valid change command")
     if name not in _INSTRUCTIONS:
         raise InvalidArgument(f"dockerfile parse error: unknown instruction: {name}")
     if not rest:
@@ -105,11 +109,37 @@ def _workdir(run: RunConfig, text: str) -> RunConfig:
     return msgspec.structs.replace(run, working_dir=path)
 
 
+def _healthcheck(run: RunConfig, text: str) -> RunConfig:
+    flags: dict[str, int] = {}
+    while (flag := _HEALTH_FLAG.match(text)) is not None:
+        name, value = flag[1].replace("-", "_"), flag[2]
+        if name not in ("interval", "timeout", "start_period", "start_interval", "retries"):
+            raise InvalidArgument(f"dockerfile parse error: unknown flag: --{flag[1]}")
+        if name == "retries":
+            if not value.isdigit() or not int(value):
+                raise InvalidArgument(f"--retries must be at least 1 (not {value})")
+            flags[name] = int(value)
+        else:
+            flags[name] = parse_duration(value)
+        text = text[flag.end() :]
+    kind, _, command = text.partition(" ")
+    command = command.strip()
+    if kind.upper() == "NONE" and not command and not flags:
+        test: tuple[str, ...] = ("NONE",)
+    elif kind.upper() == "CMD" and command:
+        words = _command(command, ("CMD-SHELL",))
+        test = words if words[0] == "CMD-SHELL" and not command.startswith("[") else ("CMD", *words)
+    else:
+        raise InvalidArgument(f'Unknown type "{kind}" in HEALTHCHECK (try CMD)')
+    return msgspec.structs.replace(run, healthcheck=Healthcheck(test=test, **flags))
+
+
 _INSTRUCTIONS: dict[str, Callable[[RunConfig, str], RunConfig]] = {
     "CMD": lambda run, text: msgspec.structs.replace(run, cmd=_command(text, run.shell)),
     "ENTRYPOINT": lambda run, text: msgspec.structs.replace(run, entrypoint=_command(text, run.shell)),
     "ENV": _env,
     "EXPOSE": _expose,
+    "HEALTHCHECK": _healthcheck,
     "LABEL": _label,
     "ONBUILD": lambda run, text: msgspec.structs.replace(run, on_build=(*(run.on_build or ()), text)),
     "STOPSIGNAL": lambda run, text: msgspec.structs.replace(run, stop_signal=text),

@@ -13,6 +13,7 @@ from sampan.core.tasks import Spawner
 from sampan.engine.blocking import run_blocking
 from sampan.engine.config import Config
 from sampan.engine.containers.execs import Execs
+from sampan.engine.containers.reading import thaw
 from sampan.engine.containers.service import Containers
 from sampan.engine.events import EventBus
 from sampan.engine.host import backing_filesystem
@@ -79,6 +80,7 @@ class Engine:
         self.containers = Containers(self)
         self.execs = Execs(self)
         live = await self.containers.adopt()
+        await thaw(self)
         await run_blocking(self.network.setup)
         await run_blocking(self.network.adopt, live)
         self.sandboxes.start()

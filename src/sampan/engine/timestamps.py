@@ -54,6 +54,18 @@ def parse_timestamp(text: str) -> int:
     return int(match[1]) * 10**9 + int((match[2] or "").ljust(9, "0"))
 
 
+_UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
+
+
+def parse_duration(text: str) -> int:
+    """Go's durations (`1h2m3.5s`, `300ms`) in nanoseconds. Raises InvalidArgument in Go's words."""
+    parts = _PART.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise InvalidArgument(f'time: invalid duration "{text}"')
+    return sum(int(float(number) * _UNITS[unit]) for number, unit in parts)
+
+
 def parse_moment(text: str) -> int:
     """A moment as people write it for `until`: a time, or how long ago (`1h30m`), as nanoseconds since the epoch."""
     ago = _DURATION.fullmatch(text)

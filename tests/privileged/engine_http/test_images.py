@@ -17,8 +17,8 @@ from sampan.core.service import Core
 from sampan.engine import image_documents as documents
 from sampan.engine.changes import apply_changes
 from sampan.engine.timestamps import parse_moment, parse_timestamp, rfc3339, unix_seconds
-from sampan.errors import InvalidArgument, NotFound, Unsupported
-from sampan.oci.image import RunConfig
+from sampan.errors import InvalidArgument, NotFound
+from sampan.oci.image import Healthcheck, RunConfig
 from sampan.oci.reference import parse_reference
 
 pytestmark = pytest.mark.requires("root", "overlay")
@@ -133,13 +133,25 @@ def test_changes() -> None:
     assert run.env == ("PATH=/bin", "A=2", "B=two words", "C=rest of line")
     assert set(run.exposed_ports or ()) == {"80/tcp", "53/udp"}
     assert (set(run.volumes or ()), run.labels, run.working_dir) == ({"/v"}, {"a": "b"}, "/w/sub")
+    check = apply_changes(run, ["HEALTHCHECK --interval=1m30s --start-period=300ms --retries=2 CMD curl x"]).healthcheck
+    assert check == Healthcheck(
+        test=("CMD-SHELL", "curl x"), interval=90 * 10**9, start_period=300 * 10**6, retries=2
+    )  # fmt: skip
+    check = apply_changes(run, ['HEALTHCHECK CMD ["a", "b"]']).healthcheck
+    assert check == Healthcheck(test=("CMD", "a", "b"))
+    assert apply_changes(run, ["HEALTHCHECK NONE"]).healthcheck == Healthcheck(test=("NONE",))
     assert (run.user, run.stop_signal, run.on_build) == ("me", "SIGINT", ("RUN x",))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("RUN x", "unknown instruction: RUN"),
+        ("RUN x", "RUN is not a valid change command"),
+        ("NOPE x", "unknown instruction: NOPE"),
+        ("HEALTHCHECK true", 'Unknown type "true" in HEALTHCHECK'),
+        ("HEALTHCHECK --interval=x CMD true", 'time: invalid duration "x"'),
+        ("HEALTHCHECK --often=1s CMD true", "unknown flag: --often"),
+        ("HEALTHCHECK --retries=0 CMD true", "--retries must be at least 1"),
         ("CMD", "CMD requires at least one argument"),
         ("LABEL a=b c", "can't find = in 'c'"),
         ("EXPOSE 99999", "invalid containerPort: 99999"),
@@ -150,8 +162,6 @@ def test_changes() -> None:
 def test_changes_that_are_none(change: str, message: str) -> None:
     with pytest.raises(InvalidArgument, match=message):
         apply_changes(RunConfig(), [change])
-    with pytest.raises(Unsupported, match="HEALTHCHECK"):
-        apply_changes(RunConfig(), ["HEALTHCHECK NONE"])
 
 
 def test_moments() -> None:

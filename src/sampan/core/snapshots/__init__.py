@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from typing import BinaryIO, Protocol
 
 import msgspec
@@ -23,6 +25,29 @@ class GraphData(msgspec.Struct, frozen=True, kw_only=True, rename="pascal", omit
     work_dir: str = ""
 
 
+class View:
+    """A container's files, by descriptors that stay good whatever is unmounted. `root`: the whole; `upper`: what it has
+    written, as overlayfs keeps it; `lowers`: the layers below, topmost first."""
+
+    def __init__(self, root: str, upper: str, lowers: Sequence[str]) -> None:
+        self._opened: list[int] = []
+        try:
+            self.root, self.upper, *self.lowers = (self._open(each) for each in (root, upper, *lowers))
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, path: str) -> int:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._opened.append(descriptor)
+        return descriptor
+
+    def close(self) -> None:
+        """Idempotent."""
+        while self._opened:
+            os.close(self._opened.pop())
+
+
 class Snapshotter(Protocol):
     """Layers are named by chain id and never change once they are there; a container's layer is named by its id."""
 
@@ -36,8 +61,11 @@ class Snapshotter(Protocol):
     def layers(self) -> dict[ChainID, ChainID | None]:
         """Every layer, with its parent."""
 
-    def layer_tar(self, chain_id: ChainID) -> BinaryIO | None:
+    def open_tar(self, chain_id: ChainID) -> BinaryIO | None:
         """The layer's own tar, byte for byte and open; None where it is not kept."""
+
+    def open_view(self, container_id: str) -> View:
+        """A container's files as they are now. The caller keeps the container from starting and ending meanwhile."""
 
     def create_container(self, container_id: str, chain_id: ChainID | None) -> None:
         """Make a writable layer on top."""

@@ -27,7 +27,7 @@ import threading
 from typing import BinaryIO
 
 from sampan.core.metadata import Metadata
-from sampan.core.snapshots import GraphData
+from sampan.core.snapshots import GraphData, View
 from sampan.core.snapshots.apply import apply_layer
 from sampan.core.snapshots.indexed import (
     ONE_FILE_SYSTEM,
@@ -216,7 +216,7 @@ class Overlay2:
         with self._metadata.transaction() as cursor:
             return {row[0] for row in cursor.execute("SELECT parent FROM container_layer WHERE parent IS NOT NULL")}
 
-    def layer_tar(self, chain_id: ChainID) -> BinaryIO | None:
+    def open_tar(self, chain_id: ChainID) -> BinaryIO | None:
         """The layer's own tar, byte for byte and open; None where it is not kept, but the files unpacked from it."""
         with contextlib.suppress(FileNotFoundError):
             return open(f"{self.root}/{self._row(chain_id)[0]}/layer.tar", "rb")
@@ -365,6 +365,18 @@ class Overlay2:
             lower_dir=":".join(f"{self.root}/{each}/diff" for each in below), upper_dir=f"{directory}/diff",
             merged_dir=f"{directory}/merged", work_dir=f"{directory}/work",
         )  # fmt: skip
+
+    def open_view(self, container_id: str) -> View:
+        """See `Snapshotter`. What is mounted for it is unmounted at once: the descriptors keep it."""
+        cache_id, parent = self._container(container_id)
+        directory = f"{self.root}/{cache_id}"
+        mounted = os.path.ismount(f"{directory}/merged")
+        merged = self.mount(container_id)
+        try:
+            return View(merged, f"{directory}/diff", [f"{self.root}/{each}/diff" for each in self._cache_ids(parent)])
+        finally:
+            if not mounted:
+                self.unmount(container_id)
 
     def usage(self, container_id: str) -> int:
         """Bytes of the files in the writable layer, each counted once however many names it has."""

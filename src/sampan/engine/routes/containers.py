@@ -252,7 +252,7 @@ class ContainerRoutes:
         return None
 
     async def unsupported(self, request: Request) -> web.StreamResponse:
-        """Known, and not done yet: copies, exports and changes of a container's file system."""
+        """Known, and not done yet: copies into and out of a container's file system."""
         self._resolve(request)
         name = request.path.rpartition("/")[2]
         raise Unsupported(f"container {name} is not supported yet")
@@ -289,8 +289,6 @@ def routes(engine: Engine) -> list[RouteDef]:
         RouteDef("POST", "/containers/{id}/resize", on.resize),
         RouteDef("POST", "/containers/{id}/attach", on.attach),
         RouteDef("DELETE", "/containers/{id}", on.delete),
-        RouteDef("GET", "/containers/{id}/changes", on.unsupported),
-        RouteDef("GET", "/containers/{id}/export", on.unsupported),
         RouteDef("GET", "/containers/{id}/archive", on.unsupported),
         RouteDef("HEAD", "/containers/{id}/archive", on.unsupported),
         RouteDef("PUT", "/containers/{id}/archive", on.unsupported),

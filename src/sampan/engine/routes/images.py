@@ -88,7 +88,7 @@ class ImageRoutes:
 
     async def _import(self, request: Request) -> web.StreamResponse:
         repository, tag = request.text_parameter("repo"), request.text_parameter("tag")
-        reference = _tagged(repository, tag) if repository else None
+        reference = tagged(repository, tag) if repository else None
         run = apply_changes(RunConfig(), request.query.getall("changes", []))
         message = request.text_parameter("message") or "Imported from -"
         platform = request.text_parameter("platform").lower()
@@ -127,7 +127,7 @@ class ImageRoutes:
         return stream.response
 
     async def tag(self, request: Request) -> web.Response:
-        reference = _tagged(request.text_parameter("repo"), request.text_parameter("tag"))
+        reference = tagged(request.text_parameter("repo"), request.text_parameter("tag"))
         image = await run_blocking(self._engine.core.images.tag, request.match_info["name"], reference)
         self._publish("tag", image, reference.familiar)
         return web.Response(status=201)
@@ -241,7 +241,7 @@ def wanted_platform(request: Request) -> str:
     return "/".join((wanted.os, wanted.architecture, wanted.variant)).rstrip("/")
 
 
-def _tagged(repository: str, tag: str) -> Reference:
+def tagged(repository: str, tag: str) -> Reference:
     """The name of `repo` and `tag`. Raises InvalidArgument."""
     reference = parse_reference(repository)
     if reference.digest:

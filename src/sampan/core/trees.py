@@ -1,0 +1,169 @@
+"""A container's files as a tar: the whole of them, or what it has changed as an image's layer (image-spec layer.md).
+
+Headers are POSIX's pax: times to the nanosecond, extended attributes as SCHILY.xattr, names as the bytes that they are.
+What a container changes meanwhile never leads out of its root, and never makes a broken archive: a file that became
+shorter is filled up, one that became longer is cut.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import tarfile
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO, Protocol
+
+from sampan.core.changes import Change, Kind, open_directory
+from sampan.errors import InvalidArgument
+
+_BLOCK = 512
+_CHUNK = 1 << 20
+_XATTR = "SCHILY.xattr."
+_OVERLAY = "trusted.overlay."
+_GONE = (FileNotFoundError, NotADirectoryError)
+_REPLACED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
+_KINDS = {
+    stat.S_IFREG: tarfile.REGTYPE, stat.S_IFDIR: tarfile.DIRTYPE, stat.S_IFLNK: tarfile.SYMTYPE,
+    stat.S_IFCHR: tarfile.CHRTYPE, stat.S_IFBLK: tarfile.BLKTYPE, stat.S_IFIFO: tarfile.FIFOTYPE,
+}  # fmt: skip
+
+
+class Sink(Protocol):
+    def write(self, data: bytes, /) -> object: ...
+
+
+def write_tree(root: int, out: Sink) -> None:
+    """Everything below an open directory, but sockets. Raises InvalidArgument for paths that are too long."""
+    writer = _Writer(out)
+    waiting = [""]
+    with _too_deep():
+        while waiting:
+            path = waiting.pop()
+            with contextlib.suppress(*_GONE):
+                directory = open_directory(root, path)
+                try:
+                    below = [
+                        each
+                        for name in sorted(os.listdir(directory))
+                        if writer.add(directory, name, each := f"{path}/{name}" if path else name)
+                    ]
+                finally:
+                    os.close(directory)
+                waiting += reversed(below)
+    writer.finish()
+
+
+def write_changes(root: int, changes: Iterable[Change], out: Sink) -> None:
+    """What has changed below an open directory, which shows how it is now; what is no more, as whiteouts."""
+    writer = _Writer(out)
+    with _too_deep():
+        for change in changes:
+            path, _, name = change.path.rpartition("/")
+            if change.kind is Kind.DELETED:
+                writer.whiteout(path, name)
+                continue
+            with contextlib.suppress(*_GONE):
+                directory = open_directory(root, path)
+                try:
+                    writer.add(directory, name, change.path)
+                finally:
+                    os.close(directory)
+    writer.finish()
+
+
+@contextlib.contextmanager
+def _too_deep() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise InvalidArgument(f"read the container's files: {(error.strerror or str(error)).lower()}") from error
+
+
+class _Writer:
+    def __init__(self, out: Sink) -> None:
+        self._out = out
+        self._links: dict[tuple[int, int], str] = {}
+
+    def add(self, directory: int, name: str, path: str) -> bool:
+        """One entry; whether it is a directory. What is gone by now is left out."""
+        try:
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+            if kind is None:
+                return False  # A socket, which no archive has.
+            entry = _entry(directory, name, path, kind, status)
+            if kind != tarfile.REGTYPE:
+                self._write_header(entry)
+                return kind == tarfile.DIRTYPE
+            file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+        except OSError as error:
+            if error.errno in _REPLACED:
+                return False
+            raise
+        with open(file, "rb", buffering=0) as content:
+            opened = os.fstat(file)
+            if stat.S_ISREG(opened.st_mode):
+                self._file(entry, content, opened)
+        return False
+
+    def _file(self, entry: tarfile.TarInfo, content: BinaryIO, status: os.stat_result) -> None:
+        key = status.st_dev, status.st_ino
+        if status.st_nlink > 1:
+            if key in self._links:
+                entry.type, entry.linkname = tarfile.LNKTYPE, self._links[key]
+                self._write_header(entry)
+                return
+            self._links[key] = entry.name
+        left = entry.size = status.st_size
+        self._write_header(entry)
+        while left and (data := content.read(min(left, _CHUNK))):
+            self._out.write(data)
+            left -= len(data)
+        left += -entry.size % _BLOCK
+        while left:
+            self._out.write(bytes(min(left, _CHUNK)))
+            left -= min(left, _CHUNK)
+
+    def whiteout(self, path: str, name: str) -> None:
+        entry = tarfile.TarInfo(f"{path}/.wh.{name}" if path else f".wh.{name}")
+        self._write_header(entry)
+
+    def _write_header(self, entry: tarfile.TarInfo) -> None:
+        self._out.write(entry.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
+
+    def finish(self) -> None:
+        self._out.write(bytes(2 * _BLOCK))
+
+
+def _entry(directory: int, name: str, path: str, kind: bytes, status: os.stat_result) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(path)
+    entry.type, entry.mode = kind, stat.S_IMODE(status.st_mode)
+    entry.uid, entry.gid = status.st_uid, status.st_gid
+    second, fraction = divmod(status.st_mtime_ns, 1_000_000_000)
+    entry.mtime = second
+    headers: dict[str, str] = {}
+    if fraction or second < 0:
+        headers["mtime"] = _decimal(status.st_mtime_ns)
+    if kind == tarfile.SYMTYPE:
+        entry.linkname = os.readlink(name, dir_fd=directory)
+    elif kind in (tarfile.CHRTYPE, tarfile.BLKTYPE):
+        entry.devmajor, entry.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
+    # By the directory's descriptor, as there is no call that takes one and a name.
+    place = f"/proc/self/fd/{directory}/{name}"
+    with contextlib.suppress(OSError):
+        for attribute in sorted(os.listxattr(place, follow_symlinks=False)):
+            if not attribute.startswith(_OVERLAY):
+                value = os.getxattr(place, attribute, follow_symlinks=False)
+                headers[_XATTR + attribute] = value.decode("utf-8", "surrogateescape")
+    entry.pax_headers = headers
+    return entry
+
+
+def _decimal(nanoseconds: int) -> str:
+    sign = "-" if nanoseconds < 0 else ""
+    second, fraction = divmod(abs(nanoseconds), 1_000_000_000)
+    return f"{sign}{second}.{fraction:09d}".rstrip("0").rstrip(".")
