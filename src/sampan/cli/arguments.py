@@ -36,10 +36,11 @@ class Parser(argparse.ArgumentParser):
 def add_sig_proxy(parser: Parser) -> None:
     """`--sig-proxy`: alone or with `=false`, as Docker's flags that are true or false."""
     parser.add_argument(
-        "--sig-proxy", type=_truth, nargs="?", const=True, default=True, metavar="BOOL",
+        "--sig-proxy", type=truth, nargs="?", const=True, default=True, metavar="BOOL",
         help="pass signals on to the container (the default)",
     )  # fmt: skip
 
 
-def _truth(text: str) -> bool:
+def truth(text: str) -> bool:
+    """The value of a flag that is true or false."""
     return text.lower() not in ("false", "0", "no")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sampan.cli.arguments import Parser
 from sampan.cli.context import Context
+from sampan.cli.filters import parse_filters
 from sampan.cli.groups import Command, alias, run_group
 from sampan.cli.image import confirmed
 from sampan.cli.inspect import group_command
@@ -15,9 +16,11 @@ FAILURE = 1
 def _prune(words: list[str], context: Context) -> int:
     made = Parser("container prune", "[OPTIONS]", "Remove all stopped containers", 1)
     made.add_argument("-f", "--force", action="store_true", help="do not ask")
-    if not confirmed(made.parse_args(words).force, "This will remove all stopped containers."):
+    made.add_argument("--filter", action="append", default=[], help="until=TIME, label=KEY[=VALUE], label!=…")
+    flags = made.parse_args(words)
+    if not confirmed(flags.force, "This will remove all stopped containers."):
         return 1
-    report = context.client.call("POST", "/containers/prune")
+    report = context.client.call("POST", "/containers/prune", filters=parse_filters(flags.filter))
     if report["ContainersDeleted"]:
         print("Deleted Containers:")
         print("\n".join(report["ContainersDeleted"]) + "\n")
@@ -30,7 +33,7 @@ COMMANDS: dict[str, Command] = {
         name: alias(name)
         for name in (
             "run", "create", "start", "stop", "restart", "kill", "rm", "pause", "unpause", "wait", "rename", "attach",
-            "exec", "logs", "top", "port", "stats",
+            "exec", "logs", "top", "port", "commit", "diff", "export", "stats",
         )
     },
     "ls": alias("ps"), "list": alias("ps"), "ps": alias("ps"), "inspect": group_command("container"), "prune": _prune,

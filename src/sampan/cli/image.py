@@ -7,6 +7,7 @@ import tempfile
 
 from sampan.cli.arguments import Parser
 from sampan.cli.context import Context
+from sampan.cli.filters import parse_filters
 from sampan.cli.groups import alias, run_group
 from sampan.cli.inspect import group_command
 from sampan.cli.table import size
@@ -41,12 +42,15 @@ def _prune(words: list[str], context: Context) -> int:
     made = Parser("image prune", "[OPTIONS]", "Remove unused images", 1)
     made.add_argument("-a", "--all", action="store_true", help="those that have a name too")
     made.add_argument("-f", "--force", action="store_true", help="do not ask")
+    made.add_argument("--filter", action="append", default=[], help="until=TIME, label=KEY[=VALUE], label!=…")
     flags = made.parse_args(words)
-    if not confirmed(flags.force, "This will remove all images without a container that uses them."):
+    kind = "images without at least one container associated to them" if flags.all else "dangling images"
+    if not confirmed(flags.force, f"This will remove all {kind}."):
         return 1
-    report = context.client.call(
-        "POST", "/images/prune", filters={"dangling": ["false" if flags.all else "true"]}
-    )  # fmt: skip
+    filters = {**parse_filters(flags.filter), "dangling": ["false" if flags.all else "true"]}
+    report = context.client.call("POST", "/images/prune", filters=filters)
+    if report.get("ImagesDeleted"):
+        print("Deleted Images:")
     for line in report.get("ImagesDeleted") or ():
         print(f"untagged: {line['Untagged']}" if line.get("Untagged") else f"deleted: {line['Deleted']}")
     print(f"\nTotal reclaimed space: {size(report['SpaceReclaimed'])}")

@@ -6,15 +6,19 @@ import argparse
 import sys
 import time
 
-from sampan.cli.arguments import Parser
+from sampan.cli.arguments import Parser, truth
 from sampan.cli.context import Context
 from sampan.cli.filters import parse_filters
 from sampan.cli.table import ago, short, size, table
 from sampan.client.client import Document
-from sampan.errors import NotFound, SampanError
+from sampan.errors import NotFound, SampanError, Unsupported
 
 FAILURE = 1
 _TITLES = ("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE")
+_MORE_TITLES = {
+    "Digest": "DIGEST", "CreatedAt": "CREATED AT", "VirtualSize": "SIZE", "SharedSize": "SHARED SIZE",
+    "UniqueSize": "UNIQUE SIZE", "Containers": "CONTAINERS",
+}  # fmt: skip
 _KEYS = ("Repository", "Tag", "ID", "CreatedSince", "Size")
 
 
@@ -32,6 +36,9 @@ def parser(name: str) -> Parser:
         made = Parser(name, "[OPTIONS] IMAGE", "Show the history of an image", 1)
         made.add_argument("--no-trunc", action="store_true", help="do not cut anything off")
         made.add_argument("-q", "--quiet", action="store_true", help="ids only")
+        made.add_argument("-H", "--human", type=truth, nargs="?", const=True, default=True, metavar="BOOL",
+                          help="sizes and times as people read them (the default)")  # fmt: skip
+        made.add_argument("--format", default="", help="a Go template, json, or table TEMPLATE")
         made.add_argument("image")
     else:
         made = Parser(name, "[OPTIONS] [REPOSITORY[:TAG]]", "List images", 1)
@@ -41,6 +48,7 @@ def parser(name: str) -> Parser:
         made.add_argument("--no-trunc", action="store_true", help="do not cut anything off")
         made.add_argument("-f", "--filter", action="append", default=[], help="NAME=VALUE")
         made.add_argument("--format", default="", help="a Go template, json, or table TEMPLATE")
+        made.add_argument("--tree", action="store_true", help="not supported")
         made.add_argument("repository", nargs="?", default="")
     return made
 
@@ -61,11 +69,13 @@ def main(name: str, words: list[str], context: Context) -> int:
 
 
 def _list(context: Context, flags: argparse.Namespace) -> int:
+    if flags.tree:
+        raise Unsupported("--tree is not supported: an image has one platform here")
     filters = parse_filters(flags.filter)
     if flags.repository:
         filters.setdefault("reference", []).append(flags.repository)
     found = context.client.call("GET", "/images/json", all=flags.all, filters=filters)
-    rows = [row for image in found for row in _rows(image, flags.no_trunc)]
+    rows = [row for image in found for row in _rows(image, flags.no_trunc, flags.digests)]
     if flags.quiet:
         for identifier in dict.fromkeys(row["ID"] for row in rows):
             print(identifier)
@@ -73,35 +83,45 @@ def _list(context: Context, flags: argparse.Namespace) -> int:
     if flags.format:
         from sampan.cli.template import lines
 
-        text = lines(flags.format, dict(zip(_KEYS, _TITLES, strict=True)), rows)
+        titles = {**dict(zip(_KEYS, _TITLES, strict=True)), **_MORE_TITLES}
+        text = lines(flags.format, titles, rows)
         print(text, end="\n" if text else "")
         return 0
-    keys, titles = list(_KEYS), list(_TITLES)
+    keys, heads = list(_KEYS), list(_TITLES)
     if flags.digests:
         keys.insert(2, "Digest")
-        titles.insert(2, "DIGEST")
-    print(table(titles, [[row[key] for key in keys] for row in rows]))
+        heads.insert(2, "DIGEST")
+    print(table(heads, [[row[key] for key in keys] for row in rows]))
     return 0
 
 
-def _rows(image: Document, full: bool) -> list[dict[str, str]]:
-    digests = {each.partition("@")[0]: each.partition("@")[2] for each in image.get("RepoDigests") or ()}
-    names = [name for name in image.get("RepoTags") or () if name != "<none>:<none>"]
-    result: list[dict[str, str]] = []
-    for name in names or [f"{next(iter(digests), '<none>')}:<none>"]:
-        repository, _, tag = name.rpartition(":")
-        result.append(
-            {
-                "Repository": repository,
-                "Tag": tag,
-                "ID": short(image["Id"], full),
-                "Digest": digests.get(repository, "<none>"),
-                "CreatedSince": ago(image["Created"]) if image["Created"] > 0 else "N/A",
-                "CreatedAt": time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC", time.gmtime(max(0, image["Created"]))),
-                "Size": size(image["Size"]),
-            }
-        )
-    return result
+def _rows(image: Document, full: bool, by_digest: bool) -> list[dict[str, str]]:
+    """A line for each name. `by_digest`: for each of its digests too."""
+    digests: dict[str, list[str]] = {}
+    for each in image.get("RepoDigests") or ():
+        digests.setdefault(each.partition("@")[0], []).append(each.partition("@")[2])
+    names = [name.rpartition(":")[::2] for name in image.get("RepoTags") or () if name != "<none>:<none>"]
+    tagged = {repository for repository, _ in names}
+    names += [(repository, "<none>") for repository in digests if repository not in tagged]
+    created = image["Created"]
+    unique = image.get("SharedSize", -1)
+    return [
+        {
+            "Repository": repository,
+            "Tag": tag,
+            "ID": short(image["Id"], full),
+            "Digest": digest,
+            "CreatedSince": ago(created) if created > 0 else "N/A",
+            "CreatedAt": time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC", time.gmtime(max(0, created))),
+            "Size": size(image["Size"]),
+            "VirtualSize": size(image["Size"]),
+            "SharedSize": "N/A" if unique < 0 else size(unique),
+            "UniqueSize": "N/A" if unique < 0 else size(image["Size"] - unique),
+            "Containers": "N/A" if image.get("Containers", -1) < 0 else str(image["Containers"]),
+        }
+        for repository, tag in names or [("<none>", "<none>")]
+        for digest in (digests.get(repository) or ["<none>"])[: None if by_digest else 1]
+    ]
 
 
 def _remove(context: Context, flags: argparse.Namespace) -> int:
@@ -119,18 +139,29 @@ def _remove(context: Context, flags: argparse.Namespace) -> int:
 
 
 def _history(context: Context, flags: argparse.Namespace) -> int:
-    rows: list[tuple[str, ...]] = []
+    rows: list[dict[str, str]] = []
     for each in context.client.call("GET", f"/images/{flags.image}/history"):
-        by = each.get("CreatedBy", "")
-        identifier = each["Id"] if each["Id"].startswith("<") else short(each["Id"], flags.no_trunc)
+        by = each.get("CreatedBy", "").replace("\t", " ")
+        created = each["Created"]
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(max(0, created)))
         rows.append(
-            (
-                identifier, ago(each["Created"]), by if flags.no_trunc or len(by) <= 45 else by[:44] + "…",
-                size(each["Size"]), each.get("Comment", ""),
-            )
-        )  # fmt: skip
+            {
+                "ID": each["Id"] if each["Id"].startswith("<") else short(each["Id"], flags.no_trunc),
+                "CreatedSince": (ago(created) if created > 0 else "N/A") if flags.human else at,
+                "CreatedAt": at,
+                "CreatedBy": by if flags.no_trunc or len(by) <= 45 else by[:44] + "…",
+                "Size": size(each["Size"]) if flags.human else str(each["Size"]),
+                "Comment": each.get("Comment", ""),
+            }
+        )
+    titles = {"ID": "IMAGE", "CreatedSince": "CREATED", "CreatedBy": "CREATED BY", "Size": "SIZE", "Comment": "COMMENT"}
     if flags.quiet:
-        print("\n".join(row[0] for row in rows))
+        print("\n".join(row["ID"] for row in rows))
+    elif flags.format:
+        from sampan.cli.template import lines
+
+        text = lines(flags.format, {**titles, "CreatedAt": "CREATED AT"}, rows)
+        print(text, end="\n" if text else "")
     else:
-        print(table(("IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"), rows))
+        print(table(tuple(titles.values()), [[row[key] for key in titles] for row in rows]))
     return 0

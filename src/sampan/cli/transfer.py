@@ -34,10 +34,12 @@ def parser(name: str) -> Parser:
     elif name == "load":
         made = Parser(name, "[OPTIONS]", "Load images from a tar archive", 1)
         made.add_argument("-i", "--input", default="", help="the archive, instead of standard input")
+        made.add_argument("--platform", default="", help="os/architecture of the image")
         made.add_argument("-q", "--quiet", action="store_true", help="no progress")
     elif name == "save":
         made = Parser(name, "[OPTIONS] IMAGE [IMAGE...]", "Save images to a tar archive", 1)
         made.add_argument("-o", "--output", default="", help="the file, instead of standard output")
+        made.add_argument("--platform", default="", help="os/architecture of the image")
         made.add_argument("images", nargs="+", metavar="IMAGE")
     else:
         made = Parser(
@@ -63,7 +65,12 @@ def main(name: str, words: list[str], context: Context) -> int:
         return 0
     if name == "load":
         with _input(flags.input) as file:
-            return show(client.messages("POST", "/images/load", body=_pieces(file), headers=_TAR, quiet=flags.quiet))
+            return show(
+                client.messages(
+                    "POST", "/images/load", body=_pieces(file), headers=_TAR, quiet=flags.quiet,
+                    platform=flags.platform,
+                )
+            )  # fmt: skip
     if name == "save":
         return _save(client, flags)
     return _import(client, flags)
@@ -121,6 +128,10 @@ def show(messages: Iterator[Document]) -> int:
     """Print a stream's text."""
     for message in _checked(messages):
         text = message.get("stream") or message.get("status", "")
+        if "progressDetail" in message:
+            if not sys.stdout.isatty():
+                continue
+            text = f"{message.get('id', '')}: {text}"
         sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
     return 0
 
@@ -142,34 +153,43 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _save(client: Client, flags: argparse.Namespace) -> int:
-    if not flags.output and sys.stdout.isatty():
-        raise InvalidArgument("cowardly refusing to save to a terminal. Use the -o flag or redirect")
-    path = "/images/get?" + "&".join(f"names={name}" for name in flags.images)
-    response = client.stream("GET", path)
-    if not flags.output:
+    names = "&".join(f"names={quoted(name)}" for name in flags.images)
+    return written(client, f"/images/get?{names}", flags.output, "save", platform=flags.platform)
+
+
+def written(client: Client, path: str, output: str, what: str, platform: str = "") -> int:
+    """An archive into a file, which is there when it is whole, or to standard output."""
+    if not output and sys.stdout.isatty():
+        raise InvalidArgument(f"cowardly refusing to {what} to a terminal. Use the -o flag or redirect")
+    response = client.stream("GET", path, platform=platform)
+    if not output:
         for data in response.chunks():
             sys.stdout.buffer.write(data)
         return 0
-    temporary = f"{flags.output}.{os.getpid()}"
+    temporary = f"{output}.{os.getpid()}"
     try:
         with open(temporary, "xb") as file:
             for data in response.chunks():
                 file.write(data)
-        os.rename(temporary, flags.output)
+        os.rename(temporary, output)
     except OSError as error:
-        raise InvalidArgument(f"write {flags.output}: {(error.strerror or '').lower()}") from None
+        raise InvalidArgument(f"write {output}: {(error.strerror or '').lower()}") from None
     finally:
         if os.path.exists(temporary):
             os.unlink(temporary)
     return 0
 
 
+def repository_and_tag(text: str) -> tuple[str, str]:
+    """`name:tag` apart; a colon before a slash begins a port."""
+    repository, _, tag = text.rpartition(":")
+    return (repository, tag) if repository and "/" not in tag else (text, "")
+
+
 def _import(client: Client, flags: argparse.Namespace) -> int:
     if flags.file.startswith(("http://", "https://")):
         raise InvalidArgument("importing from an address is not supported: fetch the file first")
-    repository, _, tag = flags.repository.rpartition(":")
-    if not repository or "/" in tag:
-        repository, tag = flags.repository, ""
+    repository, tag = repository_and_tag(flags.repository)
     changes = "".join(f"&changes={quoted(each)}" for each in flags.change)
     with _input(flags.file) as file:
         last: Document = {}

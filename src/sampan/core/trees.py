@@ -150,6 +150,7 @@ def _entry(directory: int, name: str, path: str, kind: bytes, status: os.stat_re
         headers["mtime"] = _decimal(status.st_mtime_ns)
     if kind == tarfile.SYMTYPE:
         entry.linkname = os.readlink(name, dir_fd=directory)
+        entry.mode = 0o777  # What else an image said of it means nothing.
     elif kind in (tarfile.CHRTYPE, tarfile.BLKTYPE):
         entry.devmajor, entry.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
     # By the directory's descriptor, as there is no call that takes one and a name.

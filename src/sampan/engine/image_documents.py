@@ -35,7 +35,8 @@ def summary(
         tags, digests = (tags, digests or None) if tags or digests else (("<none>:<none>",), ("<none>@<none>",))
     return api.ImageSummary(
         containers=containers if api_version >= (1, 51) else -1,
-        created=unix_seconds(image.config.created), id=image.id, labels=image.config.run.labels, repo_digests=digests,
+        created=unix_seconds(image.config.created), id=image.id, labels=image.config.run.labels,
+        parent_id=image.parent or "", repo_digests=digests,
         repo_tags=tags, shared_size=shared_size, size=image.size,
         virtual_size=image.size if api_version < _OLD_SIZE else msgspec.UNSET,
     )  # fmt: skip
@@ -54,7 +55,7 @@ def inspect(core: Core, image: Image, api_version: tuple[int, int]) -> api.Image
     last = config.history[-1] if config.history else None
     return api.ImageInspect(
         id=image.id, repo_tags=image.repo_tags, repo_digests=image.repo_digests,
-        comment=last.comment if last else "", created=config.created or msgspec.UNSET,
+        parent=image.parent or "", comment=last.comment if last else "", created=config.created or msgspec.UNSET,
         docker_version=config.docker_version, author=config.author,
         container_config=api.OldImageConfig() if api_version < (1, 45) else msgspec.UNSET,
         config=run_config(config.run, api.OldImageConfig if api_version < (1, 50) else api.ImageRunConfig),
@@ -88,18 +89,24 @@ def history(core: Core, image: Image) -> list[api.HistoryItem]:
     sizes = core.snapshots.layer_sizes()
     layers = iter(image.chain)
     items: list[api.HistoryItem] = []
-    for step in image.config.history or ():
-        chain_id: ChainID | None = None if step.empty_layer else next(layers, None)
+    for told in image.config.history or ():
+        chain_id: ChainID | None = None if told.empty_layer else next(layers, None)
         items.append(
             api.HistoryItem(
-                comment=step.comment, created=unix_seconds(step.created), created_by=step.created_by,
+                comment=told.comment, created=unix_seconds(told.created), created_by=told.created_by,
                 size=sizes.get(chain_id, 0) if chain_id else 0,
             )
         )  # fmt: skip
     items += [api.HistoryItem(comment="", created=0, created_by="", size=sizes.get(chain_id, 0)) for chain_id in layers]
-    if items:
-        items[-1] = msgspec.structs.replace(items[-1], id=image.id, tags=image.repo_tags or None)
-    return items[::-1]
+    items.reverse()
+    # The images that it was made of here, as long as they are there: each is one step.
+    step: Image | None = image
+    for at, item in enumerate(items):
+        if step is None:
+            break
+        items[at] = msgspec.structs.replace(item, id=step.id, tags=step.repo_tags or None)
+        step = core.images.find(step.parent) if step.parent else None
+    return items
 
 
 def chosen(core: Core, filters: Mapping[str, Sequence[str]], *, name: str = "") -> list[Image]:

@@ -216,12 +216,6 @@ class Overlay2:
         with self._metadata.transaction() as cursor:
             return {row[0] for row in cursor.execute("SELECT parent FROM container_layer WHERE parent IS NOT NULL")}
 
-    def open_tar(self, chain_id: ChainID) -> BinaryIO | None:
-        """The layer's own tar, byte for byte and open; None where it is not kept, but the files unpacked from it."""
-        with contextlib.suppress(FileNotFoundError):
-            return open(f"{self.root}/{self._row(chain_id)[0]}/layer.tar", "rb")
-        return None
-
     def directory(self, chain_id: ChainID) -> str:
         """The layer's name in the data root."""
         return self._row(chain_id)[0]

@@ -17,10 +17,12 @@ from sampan.engine.containers.detach import parse_detach_keys
 from sampan.engine.containers.signals import parse_signal
 from sampan.engine.containers.starting import log_config
 from sampan.engine.containers.top import top
+from sampan.engine.http.filters import known_filters, labels_match
 from sampan.engine.http.hijack import MULTIPLEXED_STREAM, RAW_STREAM, hijack, stream_type
 from sampan.engine.http.request import Request, json_response
 from sampan.engine.http.router import HEADERS, RouteDef
 from sampan.engine.http.stream import MessageStream
+from sampan.engine.timestamps import parse_moment
 from sampan.errors import Conflict, InvalidArgument, SampanError, Unsupported
 from sampan.shimapi import messages as msg
 
@@ -173,23 +175,23 @@ class ContainerRoutes:
         return web.Response(status=204)
 
     async def prune(self, request: Request) -> web.StreamResponse:
-        filters = request.filters()
-        for name in filters:
-            if name not in ("label", "label!", "until"):
-                raise InvalidArgument(f"invalid filter '{name}'")
-        if "until" in filters or "label!" in filters:
-            raise Unsupported("prune filters until and label! are not supported yet")
+        filters = known_filters(request.filters(), ("label", "label!", "until"))
+        if len(filters.get("until", ())) > 1:
+            raise InvalidArgument("more than one until filter specified")
+        until = min(map(parse_moment, filters.get("until", ())), default=None)
         deleted: list[str] = []
         reclaimed = 0
         for container in self._engine.containers.all():
-            labels = container.record.config.labels or {}
-            if container.running or not all(documents.labelled(labels, each) for each in filters.get("label", ())):
+            if container.running or not labels_match(container.record.config.labels or {}, filters):
+                continue
+            if until is not None and container.record.created >= until:
                 continue
             size = await run_blocking(self._engine.core.snapshots.usage, container.id)
             with contextlib.suppress(SampanError):
                 await self._engine.containers.remove(container)
                 deleted.append(container.id)
                 reclaimed += size
+        self._engine.events.publish("container", "prune", "", {"reclaimed": str(reclaimed)})
         return json_response(PruneReport(containers_deleted=tuple(deleted) or None, space_reclaimed=reclaimed))
 
     async def wait(self, request: Request) -> web.StreamResponse:
