@@ -8,6 +8,7 @@ import pathlib
 import re
 import shutil
 import socket
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 
@@ -26,10 +27,21 @@ def _netlink(protocol: int) -> bool:
     return True
 
 
+def _erofs_utils() -> bool:
+    """Older ones know blocks of 4096 bytes only, and no tar."""
+    try:
+        done = subprocess.run(["mkfs.erofs", "--version"], capture_output=True, text=True, timeout=10, check=False)
+    except OSError:
+        return False
+    version = re.search(r"(\d+)\.(\d+)", done.stdout + done.stderr)
+    return version is not None and (int(version[1]), int(version[2])) >= (1, 8)
+
+
 NEEDS: dict[str, Callable[[], bool]] = {
     "root": lambda: os.geteuid() == 0,
     "overlay": lambda: _file_system("overlay"),
     "erofs": lambda: _file_system("erofs"),
+    "erofs-utils-1.8": _erofs_utils,
     "cgroup1": lambda: os.path.isdir("/sys/fs/cgroup/memory"),
     "cgroup2": lambda: os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
     "systemd": lambda: os.path.isdir("/run/systemd/system"),
@@ -42,8 +54,9 @@ NEEDS: dict[str, Callable[[], bool]] = {
 """What a test can ask for by name; `program:NAME` asks for a command on the PATH, `module:NAME` for a Python module,
 `kernel:6.3` for that version or a later one."""
 
-# What CI's machines have by nature: a cgroup version and systemd are the machine's choice, all else must be there.
-_MACHINE_DEPENDENT = {"cgroup1", "cgroup2", "systemd"}
+# What CI's machines have by nature: a cgroup version, systemd and how new a package
+# its distribution has are the machine's choice, all else must be there.
+_MACHINE_DEPENDENT = {"cgroup1", "cgroup2", "systemd", "erofs-utils-1.8"}
 
 
 def _kernel() -> tuple[int, int]:

@@ -18,7 +18,7 @@ from sampan.linux.mount import mounts
 from sampan.oci.digest import ChainID, Digest
 from tests.privileged.core.layers import BODIES, DIR, LNK, SYM, entry, tar
 
-pytestmark = pytest.mark.requires("root", "overlay", "erofs")
+pytestmark = pytest.mark.requires("root", "overlay", "erofs", "kernel:6.12")
 
 LOWEST = tar(
     entry(b"d/", DIR, mode=0o755), entry(b"d/one", data=b"1" * 5000), entry(b"d/two", data=b"2"),

@@ -34,7 +34,7 @@ from tests.privileged.core.layers import (
     tar,
 )
 
-pytestmark = [pytest.mark.requires("root", "overlay", "erofs"), pytest.mark.parametrize("body", BODIES)]
+pytestmark = [pytest.mark.requires("root", "overlay", "erofs", "kernel:6.12"), pytest.mark.parametrize("body", BODIES)]
 NS = 1_000_000_000
 
 
@@ -335,6 +335,12 @@ HOSTILE: list[tuple[str, list[bytes]]] = [
     ("a header of", [header(b"x", b"x", size=2 << 20) + bytes(2 << 20)]),
     ("a header of", [header(b"x", b"L", size=2 << 20) + bytes(2 << 20)]),
     ("attributes are too long", [entry(b"x", pax={b"SCHILY.xattr.trusted.%d" % n: b"v" * 60_000 for n in range(4)})]),
+    ("too many attributes or holes", [
+        pax({b"SCHILY.xattr.unknown.%d" % n: b"v" * 60_000 for n in range(3)}, b"g"),
+        *(entry(b"f%d" % n) for n in range(800))]),
+    ("too many attributes or holes", [entry(b"x%d" % n, data=b"1" * 120_000, pax={
+        b"GNU.sparse.size": b"900000", b"GNU.sparse.map": b",".join(b"%d,1" % at for at in range(120_000))})
+        for n in range(9)]),
     ("map of holes", [old_sparse([(0, 512), (256, 512)], 4096, b"x" * 1024)]),
     ("map of holes", [old_sparse([(4096, 512)], 4096, b"x" * 512)]),
     ("map of holes", [old_sparse([(0, 512)], 4096, b"x" * 1024)]),

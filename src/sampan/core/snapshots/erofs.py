@@ -4,9 +4,10 @@ On-disk format: linux/fs/erofs/erofs_fs.h and Documentation/filesystems/erofs.rs
 docs/design/0012. An image is, in blocks of 512 bytes::
 
     0      nothing             1024   superblock, 128 bytes
-    1152   the extra device, 128 bytes: the tar, whose first block is number 2^28 of one address space
+    1152   the extra device, 128 bytes: the tar
     1280   the root's inode, as its number has 16 bits only
-    4096   inodes of all files in the order of the archive, each at a multiple of 32 (its number is where it lies)
+    4096   inodes of all files in the order of the archive, each at a multiple of 32 (its number is where it lies),
+           followed by its attributes, by a link's target, and by where its data is: device 1 is the tar
            inodes of the directories, the directories' blocks, pieces of files with holes
 """
 
@@ -37,9 +38,10 @@ _BITS = 9
 _BLOCK = 1 << _BITS
 _SLOT = 32
 """Inodes lie at multiples of it, and are numbered by it."""
-_TAR_BASE = 1 << 28
-"""Blocks that the image itself can have: 128 GiB."""
-_MOST_BLOCKS = (1 << 32) - 2 - _TAR_BASE
+_MOST_BLOCKS = (1 << 32) - 2
+"""Of a device: 2 TiB."""
+_MOST_INODES = 512 << 20
+"""Bytes of inodes, and what is with them, in memory: four million files have 400 MB."""
 _ROOT = 1280
 _FILES = 4096
 _COMPAT_MTIME = 2
@@ -50,16 +52,15 @@ _DEVICE = struct.Struct("<64sII56x")
 _INODE = struct.Struct("<HHHHQIIIIqII16x")
 _NLINK = struct.Struct("<I")
 _NLINK_AT = 44
-_BLOCKS = struct.Struct("<I")
-_BLOCKS_AT = 16
 _DIRENT = struct.Struct("<QHBx")
 _CHUNK = struct.Struct("<HHI")
 _HOLE = 0xFFFFFFFF
 _EXTENDED = 1
 _PLAIN, _INLINE, _CHUNKS = _EXTENDED | 0 << 1, _EXTENDED | 2 << 1, _EXTENDED | 4 << 1
 _CHUNK_INDEXES = 0x20
+_LARGEST_CHUNK = _BITS + 31
 _MOST_CHUNKS = 1 << 16
-"""Of one file; and of all, as each takes eight bytes of the image:"""
+"""Of one file with holes; and of all, as each takes eight bytes of the image:"""
 _MOST_CHUNKS_IN_ALL = 1 << 23
 _NS = 1_000_000_000
 _FORMATS = {
@@ -85,7 +86,7 @@ class Index:
         """Files with holes: where their chunks are written down, and how large these are (by power of two)."""
         self._chunks = 0
         self._last: tuple[int, Entry] | None = None
-        """The last file with data, and where its inode is: the archive may end before its last block does."""
+        """The last file with data, and where its chunk is: the archive may end before its last block does."""
 
     # --- Entries ----------------------------------------------------------------------------------
 
@@ -95,18 +96,26 @@ class Index:
     def make_file(self, parent: Directory, name: bytes, entry: Entry, xattrs: Attributes, kind: int) -> int:
         files = self._files
         inline = b""
-        layout, where = _PLAIN, 0
+        layout, where, mode = _PLAIN, 0, entry.mode & 0o7777 | _FORMATS[kind]
         attributes = _attributes(xattrs, entry.name) if xattrs else b""
         if kind == FT_REGULAR:
             if entry.extents is not None:
                 return self._sparse_file(entry, attributes)
             if entry.size:
-                where = entry.offset // _BLOCK + _TAR_BASE
-                self._last = len(files), entry
-                if where + (entry.size >> _BITS) >= _MOST_BLOCKS:
+                block = entry.offset >> _BITS
+                if block + (entry.size >> _BITS) >= _MOST_BLOCKS or len(files) > _MOST_INODES:
                     raise invalid("the archive is too large")
+                # One chunk is the whole file, but where that is larger than the largest.
+                bits = min(max((entry.size - 1).bit_length(), _BITS), _LARGEST_CHUNK)
+                layout, where = _CHUNKS, bits - _BITS | _CHUNK_INDEXES
+                inline = _CHUNK.pack(0, 1, block)
+                for more in range(1 << bits, entry.size, 1 << bits):
+                    inline += _CHUNK.pack(0, 1, block + (more >> _BITS))
+                if len(attributes) % _CHUNK.size:
+                    inline = bytes(4) + inline
+                self._last = len(files) + _INODE.size + len(attributes) + len(attributes) % _CHUNK.size, entry
         elif kind == FT_SYMLINK:
-            inline = entry.target
+            inline, mode = entry.target, stat.S_IFLNK | 0o777  # As every link of Linux has.
             whole = _INODE.size + len(attributes) + len(inline)
             if whole > _BLOCK:
                 files += bytes(-len(files) % _BLOCK) + inline + bytes(-len(inline) % _BLOCK)
@@ -121,7 +130,7 @@ class Index:
         at = len(files)
         self._inodes += 1
         files += _INODE.pack(
-            layout, len(attributes) // 4 - 2 if attributes else 0, entry.mode & 0o7777 | _FORMATS[kind], 0,
+            layout, len(attributes) // 4 - 2 if attributes else 0, mode, 0,
             len(entry.target) if kind == FT_SYMLINK else entry.size, where, self._inodes & 0xFFFFFFFF, entry.uid,
             entry.gid, seconds, rest, 1,
         )  # fmt: skip
@@ -179,13 +188,11 @@ class Index:
         head, inodes, blocks, count = _directories(root, _FILES + len(self._files), self._inodes)
         end = _FILES + len(self._files) + len(inodes) + len(blocks)
         end = self._write_holes(image, tar, tar_size, end)
-        if end >> _BITS >= _TAR_BASE or -(-tar_size >> _BITS) >= _MOST_BLOCKS:
-            raise invalid("the archive is too large")
         superblock = _SUPERBLOCK.pack(
             _MAGIC, 0, _COMPAT_MTIME, _BITS, 0, _ROOT // _SLOT, count, 0, 0, end >> _BITS, 0, 0, uuid, b"",
             _CHUNKED | _DEVICE_TABLE, 0, 1, (_SUPER + _SUPERBLOCK.size) // _DEVICE.size, 0, 0, 0, 0,
         )  # fmt: skip
-        device = _DEVICE.pack(b"", max(-(-tar_size >> _BITS), 1), _TAR_BASE)
+        device = _DEVICE.pack(b"", min(max(-(-tar_size >> _BITS), 1), _MOST_BLOCKS), 0)
         image.seek(0)
         image.write((bytes(_SUPER) + superblock + device + head).ljust(_FILES, b"\0"))
         image.write(self._files)
@@ -198,11 +205,9 @@ class Index:
         else it is put together at the image's end, holes being holes in the image, too. Returns the new end."""
         if self._last is not None and self._last[1].offset + self._last[1].size + _BLOCK - 1 & -_BLOCK > tar_size:
             at, entry = self._last
-            _assemble(image, tar, end, [(0, entry.size)], [entry.offset], 0, entry.size)
-            _BLOCKS.pack_into(self._files, at + _BLOCKS_AT, end >> _BITS)
-            end += entry.size + _BLOCK - 1 & -_BLOCK
+            self._holes.append((at, min(max((entry.size - 1).bit_length(), _BITS), _LARGEST_CHUNK), entry))
         for at, bits, entry in self._holes:
-            extents = entry.extents or []
+            extents = entry.extents if entry.extents is not None else [(0, entry.size)]
             sources: list[int] = []
             source = entry.offset
             for _, length in extents:
@@ -214,7 +219,7 @@ class Index:
                 if where is None or where + stop - start + _BLOCK - 1 & -_BLOCK > tar_size:
                     block = end >> _BITS
                     end += -(-(stop - start) // _BLOCK) * _BLOCK
-                    if end >> _BITS >= _TAR_BASE:
+                    if end >> _BITS >= _MOST_BLOCKS:
                         raise invalid(f"{shown(entry.name)}: an invalid map of holes")
                     _assemble(image, tar, block << _BITS, extents, sources, start, stop)
                     _CHUNK.pack_into(self._files, at + number * _CHUNK.size, 0, 0, block)
@@ -229,7 +234,7 @@ def _chunk_bits(extents: list[Extent], size: int) -> int:
     for offset, length in extents:
         edges |= offset | (offset + length if offset + length < size else 0)
     bits = max(_BITS, (edges & -edges).bit_length() - 1) if edges else max(_BITS, (size - 1).bit_length())
-    return max(min(bits, _BITS + 31, max(_BITS, (size - 1).bit_length())), (size // _MOST_CHUNKS).bit_length())
+    return max(min(bits, _LARGEST_CHUNK, max(_BITS, (size - 1).bit_length())), (size // _MOST_CHUNKS).bit_length())
 
 
 def _touched(extents: list[Extent], bits: int) -> set[int]:

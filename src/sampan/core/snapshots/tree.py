@@ -38,6 +38,9 @@ _AUFS = b".wh..wh."
 _LONGEST_NAME = 255
 _LONGEST_PATH = 4095
 _LONGEST_ATTRIBUTES = 192 << 10
+_MOST_ATTRIBUTES = 128 << 20
+_MOST_EXTENTS = 1 << 20
+"""Of all of a layer: a global header can give the same to every entry, and a map of holes is short to write."""
 _MOST_LINKS = 40
 """As the kernel follows in one look-up."""
 _NO_ID = 0xFFFFFFFF
@@ -90,9 +93,12 @@ class Tree:
         self._known: dict[bytes, Directory] = {}
         """Where paths as they are spelled lead to, links followed."""
         self._targets: dict[int, bytes] = {}
+        self._attributes = self._extents = 0
 
     def add(self, entry: Entry) -> None:
         path = _clean(entry.name)
+        if entry.xattrs or entry.extents:
+            self._weigh(entry)
         if not path:
             if entry.kind == DIRECTORY:
                 _describe(self.root, entry)
@@ -128,6 +134,12 @@ class Tree:
             else:
                 self.size += entry.size
             parent.children[name] = token
+
+    def _weigh(self, entry: Entry) -> None:
+        self._extents += len(entry.extents or ())
+        self._attributes += sum(map(len, entry.xattrs.values())) if entry.xattrs else 0
+        if self._extents > _MOST_EXTENTS or self._attributes > _MOST_ATTRIBUTES:
+            raise invalid("too many attributes or holes in all")
 
     def _add_link(self, parent: Directory, name: bytes, entry: Entry, present: Directory | int | None) -> None:
         target = _clean(entry.target)
