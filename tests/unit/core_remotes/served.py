@@ -136,7 +136,7 @@ class Registry:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         if request.path == "/v2/":
             return web.json_response({})
-        match = re.fullmatch(r"/v2/(.+)/(manifests|blobs|tags)/(.+)", request.path)
+        match = re.fullmatch(r"(?:/cache)?/v2/(.+)/(manifests|blobs|tags)/(.+)", request.path)
         if match is None:
             return error(404, "NAME_UNKNOWN", "no such thing")
         if match[2] == "tags":

@@ -107,24 +107,25 @@ class _Download:
     def __init__(self, wanted: Descriptor) -> None:
         self.wanted = wanted
         self.current = 0
-        self._said = ""
+        self._said: list[str] = []
 
     def say(self, status: str) -> None:
-        self._said = status
+        self._said.append(status)
 
     async def follow(self, tell: OnProgress) -> bool:
         """To its end; False if it was cancelled. Raises what it raises."""
         identifier = short(self.wanted)
         meter = Meter(tell, "Downloading", identifier, self.wanted.size)
-        told, at = "", -1
-        while not self.task.done():
-            await asyncio.wait({self.task}, timeout=_TICK)
-            if self._said != told:
-                told = self._said
-                await tell(Progress(status=told, id=identifier))
-            elif self.current != at and self.current:
-                at = self.current
-                await meter.at(at)
+        told = len(self._said)
+        while True:
+            done = bool((await asyncio.wait({self.task}, timeout=_TICK))[0])
+            while told < len(self._said):
+                told += 1
+                await tell(Progress(status=self._said[told - 1], id=identifier))
+            if done:
+                break
+            if self.current:
+                await meter.at(self.current)
         if self.task.cancelled():
             return False
         self.task.result()
