@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
+import msgspec
+
 from sampan.core import saving
 from sampan.core.archives import Archives, Loaded, OnLayer
 from sampan.core.content import ContentStore
@@ -17,9 +19,12 @@ from sampan.core.paths import Paths
 from sampan.core.pins import Pins
 from sampan.core.snapshots import View
 from sampan.core.snapshots.overlay2 import Overlay2
-from sampan.oci.digest import ChainID
+from sampan.oci.digest import ChainID, Digest
 from sampan.oci.image import RunConfig
 from sampan.oci.reference import Reference
+
+PULL = "pull"
+"""The intents of pulls under way; their detail names the blobs of the image."""
 
 
 class Core:
@@ -37,7 +42,16 @@ class Core:
         self.snapshots = Overlay2(paths.overlay2, self.metadata, layers=layers)
         self.images = ImageStore(self.metadata, self.content, self.snapshots)
         self.archives = Archives(self.content, self.snapshots, self.images)
-        self.gc()
+        with self.loading():
+            self._spare_interrupted()
+            self.gc()
+
+    def _spare_interrupted(self) -> None:
+        """What pulls had fetched that an end of the engine interrupted: this collection leaves it to the next try."""
+        for intent in self.metadata.pending(PULL):
+            for digest in msgspec.json.decode(intent.detail, type=list[Digest]):
+                self.pins.pin(digest)
+            self.metadata.settle(intent.id)
 
     @contextlib.contextmanager
     def loading(self) -> Iterator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import weakref
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -15,9 +15,10 @@ from sampan.core.images import Image
 from sampan.core.remotes.download import Downloads, short
 from sampan.core.remotes.http import RunBlocking
 from sampan.core.remotes.progress import OnProgress, Progress, nobody
+from sampan.core.remotes.refusals import NotThere
 from sampan.core.remotes.remote import Remote
 from sampan.core.remotes.settings import Credentials, RemoteSettings
-from sampan.core.service import Core
+from sampan.core.service import PULL, Core
 from sampan.errors import (
     DataCorrupt,
     Forbidden,
@@ -29,7 +30,7 @@ from sampan.errors import (
     Unavailable,
     Unsupported,
 )
-from sampan.oci.digest import Digest
+from sampan.oci.digest import Digest, chain_ids
 from sampan.oci.image import INDEXES, OCI_CONFIG, Descriptor, ImageConfig, Index, Manifest, Platform, decode
 from sampan.oci.reference import Reference
 
@@ -139,15 +140,31 @@ class Puller:
         manifest = found.manifest
         _check_layers(wanted, manifest)
         await run_blocking(core.content.write, found.data)
+        async with self._announced(wanted, found):
+            try:
+                await self._downloads.fetch(remote, manifest.config, nobody)
+                config_data = await run_blocking(core.content.read, manifest.config.digest)
+                config = _document(config_data, ImageConfig, f"image {manifest.config.digest}")
+                _check_config(wanted, manifest, config, platform)
+                await self._fetch_layers(remote, manifest, config, tell)
+            except SampanError as error:
+                raise explained(error, wanted) from error
+            await self._unpack(manifest, config, tell)
+            return await self._name(wanted, found, tell)
+
+    @contextlib.asynccontextmanager
+    async def _announced(self, wanted: Reference, found: Found) -> AsyncIterator[None]:
+        """An engine that is killed meanwhile knows at its next start what was fetched for whom."""
+        blobs = [found.descriptor.digest, *(each.digest for each in (found.manifest.config, *found.manifest.layers))]
+        metadata = self._core.metadata
+        intent = await self._run_blocking(metadata.begin, PULL, wanted.familiar, msgspec.json.encode(blobs))
         try:
-            await self._downloads.fetch(remote, manifest.config, nobody)
-            config_data = await run_blocking(core.content.read, manifest.config.digest)
-            config = _document(config_data, ImageConfig, f"image {manifest.config.digest}")
-            _check_config(wanted, manifest, config, platform)
-            await self._fetch_layers(remote, manifest, tell)
-        except SampanError as error:
-            raise explained(error, wanted) from error
-        await self._unpack(manifest, config, tell)
+            yield
+        finally:
+            await _to_its_end(self._run_blocking(metadata.settle, intent))
+
+    async def _name(self, wanted: Reference, found: Found, tell: OnProgress) -> tuple[Image, bool]:
+        core, run_blocking, manifest = self._core, self._run_blocking, found.manifest
         named = Reference(wanted.domain, wanted.path, "", found.top.digest)
         before = await run_blocking(_present, core, wanted)
         image: Image = await run_blocking(
@@ -157,17 +174,35 @@ class Puller:
         await tell(Progress(status=f"Digest: {found.top.digest}"))
         return image, before != image.id
 
-    async def _fetch_layers(self, remote: Remote, manifest: Manifest, tell: OnProgress) -> None:
+    async def _fetch_layers(self, remote: Remote, manifest: Manifest, config: ImageConfig, tell: OnProgress) -> None:
         """Several at a time; the first failure ends all."""
         for layer in manifest.layers:
             await tell(Progress(status="Pulling fs layer", id=short(layer)))
+        standing = await self._run_blocking(self._standing, manifest, config)
         # A layer may stand in a manifest more than once.
+        missing = {each.digest: each for each in manifest.layers if each.digest not in standing}
+        for layer in manifest.layers:
+            if layer.digest in standing:
+                await tell(Progress(status="Already exists", id=short(layer)))
         try:
             async with asyncio.TaskGroup() as group:
-                for layer in {each.digest: each for each in manifest.layers}.values():
+                for layer in missing.values():
                     group.create_task(self._downloads.fetch(remote, layer, tell))
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
+
+    def _standing(self, manifest: Manifest, config: ImageConfig) -> set[Digest]:
+        """The layers that are here already with their tars: their blobs need not come again."""
+        standing: set[Digest] = set()
+        needed: set[Digest] = set()
+        for layer, chain_id in zip(manifest.layers, chain_ids(config.rootfs.diff_ids), strict=False):
+            self._core.pins.pin(chain_id)
+            if self._core.snapshots.has_layer(chain_id) and (tar := self._core.snapshots.open_tar(chain_id)):
+                tar.close()
+                standing.add(layer.digest)
+            else:
+                needed.add(layer.digest)
+        return standing - needed
 
     async def _unpack(self, manifest: Manifest, config: ImageConfig, tell: OnProgress) -> None:
         # Two pulls of one image would do the same work twice.
@@ -218,11 +253,10 @@ def _document(data: bytes, kind: type[_T], what: str) -> _T:
 def explained(error: SampanError, wanted: Reference) -> SampanError:
     """A registry's error, with the name that was asked for, in Docker's words."""
     text = error.message
-    if isinstance(error, NotFound) and ("name unknown" in text.lower()):
-        return NotFound(f"repository {wanted.familiar_name} not found: {text}")
-    if isinstance(error, NotFound) and "no matching manifest" not in text and "not found" not in text:
-        what = text if "unknown" in text else "manifest unknown: manifest unknown"
-        return NotFound(f"manifest for {wanted.familiar} not found: {what}")
+    if isinstance(error, NotThere):
+        if error.code == "NAME_UNKNOWN":
+            return NotFound(f"repository {wanted.familiar_name} not found: {text}")
+        return NotFound(f"manifest for {wanted.familiar} not found: {text}")
     if isinstance(error, Forbidden):
         return NotFound(
             f"pull access denied for {wanted.familiar_name}, repository does not exist or may require "

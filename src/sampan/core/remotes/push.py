@@ -204,10 +204,15 @@ class _Push:
     @contextlib.contextmanager
     def _plain(self, layer: _Layer) -> Iterator[BinaryIO]:
         content = self._core.content
-        if not content.has(layer.blob.digest, layer.blob.size):
+        if content.has(layer.blob.digest, layer.blob.size):
+            with content.open(layer.blob.digest) as file:
+                yield decompressed(file)
+            return
+        tar = self._core.snapshots.open_tar(layer.chain_id)
+        if tar is None:
             raise NotFound(f"layer {layer.diff_id} is not here any more as it was pulled: pull the image again")
-        with content.open(layer.blob.digest) as file:
-            yield decompressed(file)
+        with tar:
+            yield tar
 
     async def _blob(self, blob: Descriptor, open_blob: OpenBlob, short: str, sources: Sequence[str]) -> None:
         """Send a blob, unless the registry has it."""

@@ -14,7 +14,7 @@ MAX_ERROR = 64 << 10
 _LONGEST = 500
 _DENIED = "denied: requested access to the resource is denied"
 _KINDS: dict[int, type[SampanError]] = {
-    400: InvalidArgument, 401: Unauthorized, 403: Forbidden, 404: NotFound, 405: Unsupported, 416: InvalidArgument,
+    400: InvalidArgument, 405: Unsupported, 416: InvalidArgument,
 }  # fmt: skip
 
 
@@ -26,6 +26,12 @@ class RateLimited(Unavailable):
 
 class ServerStumbled(Unavailable):
     """The registry failed at something that may work in a moment."""
+
+
+class NotThere(NotFound):
+    """The registry has no such thing. `code`: of the specification, such as NAME_UNKNOWN, or empty."""
+
+    code: str = ""
 
 
 class TooLarge(InvalidArgument):
@@ -68,6 +74,10 @@ def refusal(method: str, url: str, status: int, headers: Mapping[str, str], body
     where = f'{method.capitalize()} "{url.partition("?")[0]}": '
     if status in (408, 500, 502, 503, 504):
         return ServerStumbled(f"{where}received unexpected HTTP status: {status}{f' ({text})' if text else ''}")
+    if status == 404:
+        missing = NotThere(text or "manifest unknown: manifest unknown")
+        missing.code = code
+        return missing
     if status == 413:
         return TooLarge(f"{where}{text or 'the registry takes no body so large'}")
     kind = _KINDS.get(status, Unavailable)

@@ -200,7 +200,7 @@ class ImageRoutes:
         return json_response(api.ImagesPruned(images_deleted=items, space_reclaimed=reclaimed))
 
     def _prune(self, images: Sequence[Image], users: Users) -> tuple[Sequence[Removed], int]:
-        """What was removed, and the bytes of the layers that this freed."""
+        """What was removed, and the bytes that this freed."""
         core = self._engine.core
         before = core.snapshots.layer_sizes()
         removed: list[Removed] = []
@@ -211,7 +211,8 @@ class ImageRoutes:
                 with contextlib.suppress(Conflict, NotFound):
                     removed += core.remove_image(name, users=users)
         after = core.snapshots.layer_sizes()
-        return removed, sum(size for chain_id, size in before.items() if chain_id not in after)
+        # What pulls that were broken off had fetched is no image's.
+        return removed, core.gc() + sum(size for chain_id, size in before.items() if chain_id not in after)
 
     def _publish(self, action: str, image: Image, name: str = "") -> None:
         attributes = {**(image.config.run.labels or {}), "name": name or image.id}
