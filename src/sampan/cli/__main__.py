@@ -24,6 +24,7 @@ COMMANDS = {
     "attach": ("start", "Attach to a running container"),
     "logs": ("logs", "Fetch the logs of a container"),
     "top": ("top", "Display the running processes of a container"),
+    "cp": ("cp", "Copy files between a container and this machine"),
     "stats": ("stats", "Display what containers use, from second to second"),
     "port": ("top", "List port mappings of a container"),
     "inspect": ("inspect", "Return low-level information on objects"),

@@ -17,11 +17,15 @@ from typing import BinaryIO, Protocol
 
 from sampan.core.changes import Change, Kind, open_directory
 from sampan.errors import InvalidArgument
+from sampan.linux.fs import file_system
 
 _BLOCK = 512
 _CHUNK = 1 << 20
 _XATTR = "SCHILY.xattr."
 _OVERLAY = "trusted.overlay."
+_KERNELS = frozenset((0x9FA0, 0x62656572, 0x27E0EB, 0x63677270, 0x1CD1, 0x19800202, 0x64626720, 0x74726163))
+"""proc, sysfs, cgroup and cgroup2, devpts, mqueue, debugfs, tracefs: what a container sees of the kernel is no file of
+its own, and some of it can't be read to an end. linux/magic.h"""
 _GONE = (FileNotFoundError, NotADirectoryError)
 _REPLACED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
 _KINDS = {
@@ -37,21 +41,22 @@ class Sink(Protocol):
 def write_tree(root: int, out: Sink) -> None:
     """Everything below an open directory, but sockets. Raises InvalidArgument for paths that are too long."""
     writer = _Writer(out)
-    waiting = [""]
     with _too_deep():
-        while waiting:
-            path = waiting.pop()
-            with contextlib.suppress(*_GONE):
-                directory = open_directory(root, path)
+        writer.below(root)
+    writer.finish()
+
+
+def write_entry(directory: int, name: str, shown: str, out: Sink) -> None:
+    """One entry of an open directory, as `shown`, with all that is below it. Raises as `write_tree` does."""
+    writer = _Writer(out)
+    with _too_deep():
+        if writer.add(directory, name, shown):
+            with _unless_gone():
+                top = open_directory(directory, name)
                 try:
-                    below = [
-                        each
-                        for name in sorted(os.listdir(directory))
-                        if writer.add(directory, name, each := f"{path}/{name}" if path else name)
-                    ]
+                    writer.below(top, f"{shown.rstrip('/')}/")
                 finally:
-                    os.close(directory)
-                waiting += reversed(below)
+                    os.close(top)
     writer.finish()
 
 
@@ -71,6 +76,16 @@ def write_changes(root: int, changes: Iterable[Change], out: Sink) -> None:
                 finally:
                     os.close(directory)
     writer.finish()
+
+
+@contextlib.contextmanager
+def _unless_gone() -> Iterator[None]:
+    """What has gone, or become something else, is left out."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REPLACED:
+            raise
 
 
 @contextlib.contextmanager
@@ -109,6 +124,22 @@ class _Writer:
             if stat.S_ISREG(opened.st_mode):
                 self._file(entry, content, opened)
         return False
+
+    def below(self, root: int, prefix: str = "") -> None:
+        """Everything below an open directory, with something before its names."""
+        waiting = [""]
+        while waiting:
+            path = waiting.pop()
+            with _unless_gone():
+                directory = open_directory(root, path)
+                try:
+                    if file_system(directory) in _KERNELS:
+                        continue
+                    found = [f"{path}/{name}" if path else name for name in sorted(os.listdir(directory))]
+                    into = [each for each in found if self.add(directory, each.rpartition("/")[2], prefix + each)]
+                finally:
+                    os.close(directory)
+                waiting += reversed(into)
 
     def _file(self, entry: tarfile.TarInfo, content: BinaryIO, status: os.stat_result) -> None:
         key = status.st_dev, status.st_ino

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import posixpath
 import stat
 
 from sampan.linux.libc import check, encode, libc, syscall
@@ -90,6 +91,10 @@ class _Place:
         self._parts: list[str] = []
         self.descriptor = open_in_root(root, ".")
 
+    @property
+    def parts(self) -> list[str]:
+        return self._parts
+
     def _be(self, descriptor: int, parts: list[str]) -> None:
         os.close(self.descriptor)
         self.descriptor, self._parts = descriptor, parts
@@ -113,6 +118,32 @@ class _Place:
         if link.startswith("/"):
             self._be(open_in_root(self._root, "."), [])
         return link
+
+
+def resolve_in_root(root: int, path: str) -> str:
+    """What `path` stands for inside the root: a path from there without links, `/` for the root itself. What is missing
+    of it is left as it is. It may be another when it is used: look-ups are to refuse links then."""
+    waiting = _parts(path)[::-1]
+    place = _Place(root)
+    links = 0
+    try:
+        while waiting:
+            part = waiting.pop()
+            if part == "..":
+                place.up()
+                continue
+            try:
+                link = place.down(part)
+            except (FileNotFoundError, NotADirectoryError):
+                return posixpath.normpath("/".join(("", *place.parts, part, *waiting[::-1])))
+            if link is not None:
+                links += 1
+                if links > _MOST_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+                waiting += _parts(link)[::-1]
+        return "/" + "/".join(place.parts)
+    finally:
+        os.close(place.descriptor)
 
 
 def _parent(root: int, path: str, mode: int, follow: bool) -> tuple[int, str]:

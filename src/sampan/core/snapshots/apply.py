@@ -98,11 +98,11 @@ class _Unpacked:
         if kind == FT_REGULAR:
             file = os.open(name, _NEW, 0o600, dir_fd=at)
             try:
-                self._write(file, entry)
+                write_data(file, self._walk, entry)
                 os.fchown(file, entry.uid, entry.gid)
                 os.fchmod(file, entry.mode & 0o7777)  # After the change of owner, which clears set-id bits.
                 if xattrs:
-                    _set_xattrs(of_descriptor(file).encode(), xattrs, follow=True)
+                    set_xattrs(of_descriptor(file).encode(), xattrs, follow=True)
                 os.utime(file, ns=(entry.mtime, entry.mtime))
             finally:
                 os.close(file)
@@ -118,29 +118,9 @@ class _Unpacked:
         if kind != FT_SYMLINK:
             os.chmod(name, entry.mode & 0o7777, dir_fd=at)
         if xattrs:
-            _set_xattrs(of_descriptor(at).encode() + b"/" + name, xattrs, follow=False)
+            set_xattrs(of_descriptor(at).encode() + b"/" + name, xattrs, follow=False)
         os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=at, follow_symlinks=False)
         return self._numbers << 3 | kind
-
-    def _write(self, file: int, entry: Entry) -> None:
-        if entry.extents is None:
-            for data in self._walk.data():
-                _write_all(file, data)
-            return
-        # A zero of length after the last, so that whatever comes has its place.
-        extents = iter([*entry.extents, (entry.size, 0)])
-        at, left = next(extents)
-        os.lseek(file, at, os.SEEK_SET)
-        for data in self._walk.data():
-            rest = memoryview(data)
-            while rest:
-                _write_all(file, rest[:left])
-                done = min(left, len(rest))
-                rest, left = rest[done:], left - done
-                if not left:
-                    at, left = next(extents)
-                    os.lseek(file, at, os.SEEK_SET)
-        os.ftruncate(file, entry.size)
 
     def make_link(self, parent: Directory, name: bytes, token: int, target: tuple[Directory, bytes]) -> None:
         source = self._opened(target[0])
@@ -176,10 +156,32 @@ class _Unpacked:
                 os.chmod(path, each.mode)
                 xattrs = (*each.xattrs, _OPAQUE) if each.opaque else each.xattrs
                 if xattrs:
-                    _set_xattrs(path.encode(), xattrs, follow=True)
+                    set_xattrs(path.encode(), xattrs, follow=True)
                 os.utime(path, ns=(each.mtime, each.mtime))
             finally:
                 os.close(at)
+
+
+def write_data(file: int, walk: TarWalk, entry: Entry) -> None:
+    """The data of the walk's current entry into an open file, with its holes."""
+    if entry.extents is None:
+        for data in walk.data():
+            _write_all(file, data)
+        return
+    # A zero of length after the last, so that whatever comes has its place.
+    extents = iter([*entry.extents, (entry.size, 0)])
+    at, left = next(extents)
+    os.lseek(file, at, os.SEEK_SET)
+    for data in walk.data():
+        rest = memoryview(data)
+        while rest:
+            _write_all(file, rest[:left])
+            done = min(left, len(rest))
+            rest, left = rest[done:], left - done
+            if not left:
+                at, left = next(extents)
+                os.lseek(file, at, os.SEEK_SET)
+    os.ftruncate(file, entry.size)
 
 
 def _write_all(file: int, data: bytes | memoryview) -> None:
@@ -187,7 +189,8 @@ def _write_all(file: int, data: bytes | memoryview) -> None:
         data = data[os.write(file, data) :]
 
 
-def _set_xattrs(path: bytes, xattrs: Attributes, *, follow: bool) -> None:
+def set_xattrs(path: bytes, xattrs: Attributes, *, follow: bool) -> None:
+    """What the file system, or who this is, does not allow is left out."""
     for name, value in xattrs:
         try:
             os.setxattr(path, name, value, follow_symlinks=follow)

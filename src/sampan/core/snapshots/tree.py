@@ -124,7 +124,7 @@ class Tree:
             kind_number = _TYPES.get(kind)
             if kind_number is None:
                 raise invalid(f"{shown(path)}: unknown type {kind!r}")
-            _check(entry)
+            check_entry(entry)
             if present is not None:
                 self._remove(parent, name, present)
             xattrs = usable(entry, kind_number) if entry.xattrs else ()
@@ -245,8 +245,8 @@ def _clean(name: bytes) -> bytes:
     return name
 
 
-def _check(entry: Entry) -> None:
-    """What no file system could keep."""
+def check_entry(entry: Entry) -> None:
+    """Raises InvalidArgument for what no file system could keep."""
     if not (0 <= entry.uid < _NO_ID and 0 <= entry.gid < _NO_ID and -_MAX_TIME < entry.mtime < _MAX_TIME):
         raise invalid(f"{shown(entry.name)}: an owner or a time out of range")
     if entry.kind == SYMLINK and not (0 < len(entry.target) <= _LONGEST_PATH and b"\0" not in entry.target):
@@ -256,7 +256,7 @@ def _check(entry: Entry) -> None:
 
 
 def _describe(directory: Directory, entry: Entry) -> None:
-    _check(entry)
+    check_entry(entry)
     directory.mode, directory.uid, directory.gid = entry.mode & 0o7777, entry.uid, entry.gid
     directory.mtime = entry.mtime
     directory.xattrs = usable(entry, FT_DIRECTORY) if entry.xattrs else ()

@@ -120,16 +120,25 @@ class Router:
             else:
                 response = await asyncio.shield(asyncio.ensure_future(route.handler(request)))
         except SampanError as error:
+            _check_unbegun(request, error.message)
             response = error_response(status_of(error), error.message)
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception as error:
             _log.exception("%s %s", request.method, request.path)
+            _check_unbegun(request, str(error))
             response = error_response(500, f"{type(error).__name__}: {error}".splitlines()[0])
         if response is None:
             # The transport was aborted by `hijack`; aiohttp sees this as a client that left.
             raise ConnectionResetError
         return _with_headers(response)
+
+
+def _check_unbegun(request: Request, message: str) -> None:
+    """An answer that has begun can't become another: its connection breaks, so that the client sees it is not whole."""
+    if request.writer.output_size:
+        _log.warning("%s %s: the answer breaks off: %s", request.method, request.path, message)
+        raise ConnectionResetError
 
 
 def _refused_version(version: tuple[int, int]) -> str:

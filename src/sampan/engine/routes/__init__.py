@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 def all_routes(engine: Engine) -> list[RouteDef]:
     """Every route that this engine serves."""
-    from sampan.engine.routes import containers, events, exec, exports, images, networks, system, usage, volumes  # noqa: A004
+    from sampan.engine.routes import archive, containers, events, exports, images, networks, system, usage, volumes
+    from sampan.engine.routes import exec as execs
 
-    modules = (system, events, containers, exec, exports, images, networks, volumes, usage)
+    modules = (system, events, containers, archive, execs, exports, images, networks, volumes, usage)
     return [route for module in modules for route in module.routes(engine)]

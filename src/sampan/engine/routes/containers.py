@@ -291,7 +291,4 @@ def routes(engine: Engine) -> list[RouteDef]:
         RouteDef("POST", "/containers/{id}/resize", on.resize),
         RouteDef("POST", "/containers/{id}/attach", on.attach),
         RouteDef("DELETE", "/containers/{id}", on.delete),
-        RouteDef("GET", "/containers/{id}/archive", on.unsupported),
-        RouteDef("HEAD", "/containers/{id}/archive", on.unsupported),
-        RouteDef("PUT", "/containers/{id}/archive", on.unsupported),
     ]

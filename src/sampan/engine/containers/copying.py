@@ -1,0 +1,105 @@
+"""Where a container's files are for `docker cp`: its root as it sees it while it runs, else its mounts one by one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sampan.engine.blocking import run_blocking
+from sampan.engine.containers.container import Container
+from sampan.engine.containers.record import MountPoint
+from sampan.errors import Conflict, Forbidden
+from sampan.linux.fs import resolve_in_root
+
+if TYPE_CHECKING:
+    from sampan.engine.services import Engine
+
+_ROOT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+@dataclass(frozen=True)
+class Place:
+    """A path of a container: an open directory that is the root of all look-ups, and the path from there."""
+
+    root: int
+    path: str
+
+
+@contextlib.asynccontextmanager
+async def place(engine: Engine, container: Container, path: str, *, write: bool = False) -> AsyncIterator[Place]:
+    """Raises Forbidden where `write` is wanted and not allowed, Conflict when it ends meanwhile."""
+    if container.task is not None and not container.restarting:
+        root = await _running_root(container)
+        try:
+            if write:
+                await run_blocking(_check_writable, container, root, path)
+            yield Place(root, path)
+        finally:
+            os.close(root)
+        return
+    # What is mounted to be looked at must not meet a start or a removal.
+    async with container.lock:
+        await container.unmounted.wait()
+        if container.task is not None or not engine.containers.has(container):
+            raise Conflict(f"container {container.id} has just changed its state")
+        snapshots = engine.core.snapshots
+        volatile = container.record.host_config.auto_remove
+        merged = await run_blocking(lambda: snapshots.mount(container.id, volatile=volatile))
+        root = os.open(merged, _ROOT)
+        try:
+            if write:
+                await run_blocking(_check_writable, container, root, path)
+            found, inside = await run_blocking(_mount_of, container, root, path)
+            if found is None:
+                yield Place(root, path)
+            else:
+                source = os.open(found.source, _ROOT)
+                try:
+                    yield Place(source, inside)
+                finally:
+                    os.close(source)
+        finally:
+            os.close(root)
+            await run_blocking(snapshots.unmount, container.id)
+
+
+async def _running_root(container: Container) -> int:
+    """The root of its first process. The pid is its own for as long as its shim, which reaps it, says that it runs."""
+    task = container.task
+    assert task is not None
+    try:
+        root = os.open(f"/proc/{task.pid}/root", _ROOT)
+    except OSError:
+        raise Conflict(f"container {container.id} is not running") from None
+    try:
+        if (await task.state()).pid != task.pid:
+            raise Conflict(f"container {container.id} is not running")
+    except BaseException:
+        os.close(root)
+        raise
+    return root
+
+
+def _mount_of(container: Container, root: int, path: str) -> tuple[MountPoint | None, str]:
+    """The mount that a path of a stopped container lies in, and the path from there. A trailing `/.` stays."""
+    whole = resolve_in_root(root, path)
+    tail = path[len(path.rstrip("/.")) :] if path.endswith(("/", "/.")) else ""
+    for point in sorted(container.record.mounts, key=lambda each: -len(each.destination)):
+        inside = point.type in ("bind", "volume") and f"{whole}/".startswith(f"{point.destination}/")
+        if inside and os.path.isdir(point.source):
+            return point, (whole.removeprefix(point.destination) or "/") + tail
+    return None, path
+
+
+def _check_writable(container: Container, root: int, path: str) -> None:
+    whole = resolve_in_root(root, path)
+    for point in sorted(container.record.mounts, key=lambda each: -len(each.destination)):
+        if f"{whole}/".startswith(f"{point.destination}/"):
+            if not point.writable:
+                raise Forbidden("mounted volume is marked read-only")
+            return
+    if container.record.host_config.readonly_rootfs:
+        raise Forbidden("container rootfs is marked read-only")
