@@ -7,9 +7,9 @@ Everything here blocks and may be called from several threads.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +19,7 @@ import msgspec
 
 from sampan.core.metadata import Metadata
 from sampan.errors import Conflict, InvalidArgument, NotFound, ResourceExhausted, Unsupported
+from sampan.linux.trees import remove_tree, tree_size
 
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 _SCHEMA = (
@@ -71,7 +72,8 @@ class Volumes:
         for entry in os.listdir(self._root):
             if entry.startswith(_GOING):
                 self._forget(entry.removeprefix(_GOING))
-                shutil.rmtree(f"{self._root}/{entry}", ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    remove_tree(f"{self._root}/{entry}")
             elif entry not in self._volumes and _NAME.fullmatch(entry):
                 # A creation that was interrupted left nothing inside; data without a row is a volume, as with Docker.
                 try:
@@ -182,7 +184,8 @@ class Volumes:
             self._forget(name)
             # Inside the lock, as a new volume of the name may be removed next. What cannot be removed now goes
             # when the engine starts next.
-            shutil.rmtree(going, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                remove_tree(going)
         self._publish("volume", "destroy", name, {"driver": "local"})
 
     def prune(self, wanted: Callable[[Volume], bool]) -> tuple[tuple[str, ...], int]:
@@ -204,15 +207,4 @@ class Volumes:
 
     def usage(self, name: str) -> int:
         """Bytes that the volume's files have; a file with several names counts once."""
-        total = 0
-        seen: set[tuple[int, int]] = set()
-        for directory, _, files in os.walk(self.get(name).mountpoint):
-            for file in files:
-                try:
-                    status = os.lstat(f"{directory}/{file}")
-                except OSError:
-                    continue
-                if (status.st_dev, status.st_ino) not in seen:
-                    seen.add((status.st_dev, status.st_ino))
-                    total += status.st_size
-        return total
+        return tree_size(self.get(name).mountpoint).bytes

@@ -18,11 +18,11 @@ from __future__ import annotations
 import base64
 import contextlib
 import errno
+import logging
 import os
 import secrets
 import shutil
 import sqlite3
-import stat
 import threading
 from typing import BinaryIO
 
@@ -41,6 +41,7 @@ from sampan.core.snapshots.indexed import (
 )
 from sampan.errors import DataCorrupt, NotFound, ResourceExhausted
 from sampan.linux.mount import MNT_DETACH, is_mounted, mount, mount_overlay, mounts, umount
+from sampan.linux.trees import remove_tree, tree_size
 from sampan.oci.digest import ChainID, Digest
 
 _SCHEMA = (
@@ -51,6 +52,7 @@ _SCHEMA = (
         container_id TEXT PRIMARY KEY, cache_id TEXT NOT NULL UNIQUE, parent TEXT REFERENCES layer (chain_id))
         WITHOUT ROWID""",
 )
+_log = logging.getLogger("sampan.snapshots")
 _PAGE = 4096
 
 
@@ -79,7 +81,10 @@ class Overlay2:
         self._mounts.sweep()
         for name in os.listdir(self.root):
             if name != "l" and name not in known:
-                self._remove_directory(name)
+                try:
+                    self._remove_directory(name)
+                except OSError as error:  # An immutable file, say: nothing to refuse every start for.
+                    _log.warning("remove %s/%s: %s", self.root, name, error)
         for name in os.listdir(f"{self.root}/l"):
             if not os.path.exists(f"{self.root}/l/{name}"):
                 os.unlink(f"{self.root}/l/{name}")
@@ -91,8 +96,7 @@ class Overlay2:
         unmount_layer(directory)
         with contextlib.suppress(FileNotFoundError), open(f"{directory}/link", encoding="ascii") as file:
             os.unlink(f"{self.root}/l/{file.read()}")
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(directory)
+        remove_tree(directory)
 
     def _make_directory(self, parent: ChainID | None) -> str:
         """All or nothing."""
@@ -375,16 +379,7 @@ class Overlay2:
     def usage(self, container_id: str) -> int:
         """Bytes of the files in the writable layer, each counted once however many names it has."""
         cache_id, _ = self._container(container_id)
-        seen: set[int] = set()
-        total = 0
-        for at, _, files in os.walk(f"{self.root}/{cache_id}/diff"):
-            for name in files:
-                with contextlib.suppress(FileNotFoundError):
-                    found = os.lstat(f"{at}/{name}")
-                    if stat.S_ISREG(found.st_mode) and found.st_ino not in seen:
-                        seen.add(found.st_ino)
-                        total += found.st_size
-        return total
+        return tree_size(f"{self.root}/{cache_id}/diff").bytes
 
 
 def _write(path: str, text: str) -> None:
