@@ -185,16 +185,6 @@ class DistributionInspect(APIStruct, frozen=True, kw_only=True):
     platforms: tuple[Platform, ...]
 
 
-class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One repository that a search found: Docker Hub's own words."""
-
-    star_count: int = 0
-    is_official: bool = False
-    name: str
-    is_automated: bool = False
-    description: str | None = ""
-
-
 class DiskUsage(APIStruct, frozen=True, kw_only=True):
     """`GET /system/df`. What was not asked for is null."""
 

@@ -37,6 +37,8 @@ COMMANDS = {
     "history": ("images", "Show the history of an image"),
     "pull": ("transfer", "Download an image from a registry"),
     "push": ("transfer", "Upload an image to a registry"),
+    "search": ("search", "Search Docker Hub, or another registry, for images"),
+    "manifest": ("manifest", "Look at what a registry has under a name"),
     "login": ("login", "Authenticate to a registry"),
     "logout": ("login", "Log out from a registry"),
     "import": ("transfer", "Import a tar of a file system to create an image"),

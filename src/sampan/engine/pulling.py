@@ -1,4 +1,5 @@
-"""`POST /images/create?fromImage=` and `GET /distribution/…`: images from a registry, and what it says of them."""
+"""`POST /images/create?fromImage=`, `GET /distribution/…` and `/images/search`: images from a registry, and what it
+says of them."""
 
 from __future__ import annotations
 
@@ -10,16 +11,24 @@ import msgspec
 from aiohttp import web
 
 from sampan.api import images as api
+from sampan.core.remotes.endpoints import HUB_INDEX
 from sampan.core.remotes.progress import Progress
 from sampan.core.remotes.pull import parse_platform
+from sampan.core.remotes.search import search as remote_search
+from sampan.core.remotes.search import split_term
+from sampan.engine.blocking import run_blocking
+from sampan.engine.http.filters import boolean_filter, known_filters
 from sampan.engine.http.request import Request, json_response
 from sampan.engine.http.router import HEADERS
 from sampan.engine.http.stream import MessageStream
 from sampan.engine.registries import credentials
 from sampan.engine.services import Engine
-from sampan.oci.reference import Reference, parse_reference
+from sampan.errors import InvalidArgument
+from sampan.oci.reference import DEFAULT_DOMAIN, Reference, parse_reference
 
 _WATCH = 0.2
+_FOUND, _MOST_FOUND = 25, 100
+_SEARCH_FILTERS = frozenset({"is-automated", "is-official", "stars"})
 
 
 def _reference(request: Request) -> Reference:
@@ -105,16 +114,44 @@ async def pull(engine: Engine, request: Request) -> web.StreamResponse:
 async def distribution(engine: Engine, request: Request) -> web.Response:
     """What a registry has under a name."""
     reference = parse_reference(request.match_info["name"])
-    descriptor, platforms, _ = await engine.puller.distribution(reference, credentials(request, reference))
+    descriptor, platforms = await engine.puller.distribution(reference, credentials(request, reference))
     found = api.DistributionDescriptor(
         media_type=descriptor.media_type, digest=descriptor.digest, size=descriptor.size
     )  # fmt: skip
     return json_response(api.DistributionInspect(descriptor=found, platforms=tuple(platforms)))
 
 
+async def search(engine: Engine, request: Request) -> web.Response:
+    """What a registry finds, after the filters."""
+    term = request.text_parameter("term")
+    if not term:
+        raise InvalidArgument("no search term was given")
+    limit = request.integer("limit", 0) or _FOUND
+    if not 1 <= limit <= _MOST_FOUND:
+        raise InvalidArgument(f"limit {limit} is outside the range of [1, {_MOST_FOUND}]")
+    filters = known_filters(request.filters(), _SEARCH_FILTERS)
+    official, automated = (boolean_filter(filters, name) for name in ("is-official", "is-automated"))
+    stars = filters.get("stars", ())
+    if not all(each.isdigit() for each in stars):
+        raise InvalidArgument(f"invalid filter 'stars=[{' '.join(stars)}]'")
+    fewest = max(map(int, stars), default=0)
+    host, _ = split_term(term)
+    given = credentials(request, Reference(DEFAULT_DOMAIN if host == HUB_INDEX else host, ""))
+    found = await remote_search(term, limit, engine.config.remotes, run_blocking, given)
+    return json_response(
+        [
+            each
+            for each in found
+            if each.star_count >= fewest
+            and official in (None, each.is_official)
+            and automated in (None, each.is_automated)
+        ]
+    )
+
+
 async def manifest(engine: Engine, request: Request) -> web.Response:
     """The document itself, byte by byte. Not Docker's: `sampan manifest inspect` asks for it."""
     reference = parse_reference(request.match_info["name"])
-    descriptor, _, data = await engine.puller.distribution(reference, credentials(request, reference))
+    descriptor, data = await engine.puller.document(reference, credentials(request, reference))
     headers = {**HEADERS, "Content-Type": descriptor.media_type, "Docker-Content-Digest": descriptor.digest}
     return web.Response(body=data, headers=headers)

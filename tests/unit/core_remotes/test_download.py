@@ -6,7 +6,8 @@ import asyncio
 import os
 import pathlib
 import random
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import Iterator
 
 import pytest
 from aiohttp import web
@@ -29,7 +30,7 @@ class Here:
 
     def __init__(self, root: pathlib.Path) -> None:
         self.content = ContentStore(str(root))
-        self.downloads = Downloads(self.content, 3, QUICK, run_blocking)
+        self.downloads = Downloads(self.content, 3, run_blocking)
         self.told: list[Progress] = []
 
     async def fetch(
@@ -339,11 +340,10 @@ def mirrored(registry: Registry, *mirrors: str) -> RemoteSettings:
 
 
 @pytest.fixture
-async def gone() -> AsyncIterator[str]:
-    """An address where nobody answers."""
-    server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
-    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    server.close()
+def gone() -> Iterator[str]:
+    """An address where nobody answers, though somebody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 async def test_a_mirror_comes_first(registry: Registry, other: Registry, here: Here) -> None:
@@ -464,3 +464,14 @@ async def test_an_artifact_is_told_byte_by_byte(registry: Registry) -> None:
     document = typed(MANIFEST, OCI_MANIFEST)[:-1] + b' , "artifactType":"x/y", "subject":{"digest":"z","size":1}}\n'
     registry.add_manifest("v1", OCI_MANIFEST, document)
     assert await manifest(registry) == document
+
+
+async def test_a_mirror_that_does_not_answer_is_asked_once(registry: Registry, here: Here, gone: str) -> None:
+    wanted = [registry.add_blob(bytes([at]) * 1000) for at in range(5)]
+    reference = Reference(registry.address, "team/app", "v1")
+    async with Remote(reference, mirrored(registry, gone), run_blocking) as remote:
+        begun = asyncio.get_running_loop().time()
+        for each in wanted:
+            await here.downloads.fetch(remote, each, here._tell)
+        assert asyncio.get_running_loop().time() - begun < 2
+    assert [here.content.has(each.digest) for each in wanted] == [True] * 5

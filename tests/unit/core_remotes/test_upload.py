@@ -35,7 +35,7 @@ async def push(
     blob = Descriptor(digest=digest_of(data), size=len(data))
     reference = Reference(registry.address, "team/app", "v1")
     async with Remote(reference, settings(), run_blocking, credentials, actions="pull,push") as remote:
-        upload = Upload(await remote.origin(), blob, lambda: io.BytesIO(data), tell, QUICK, run_blocking)
+        upload = Upload(await remote.origin(), blob, lambda: io.BytesIO(data), tell, run_blocking)
         return await upload.run(sources), told
 
 

@@ -62,6 +62,12 @@ def parse_challenges(headers: Sequence[str]) -> list[Challenge]:
     return found
 
 
+def basic(credentials: Credentials) -> str:
+    """The header of RFC 7617."""
+    login = f"{credentials.username}:{credentials.password}"
+    return f"Basic {base64.b64encode(login.encode()).decode()}"
+
+
 class Authorizer:
     """One user at one registry, for one operation. `scopes`: what will be done, such as `repository:NAME:pull`.
 
@@ -103,13 +109,9 @@ class Authorizer:
             if challenge.scheme == "basic":
                 if not self._credentials.username:
                     raise Unauthorized("no basic auth credentials")
-                return self._basic()
+                return basic(self._credentials)
         names = ", ".join(each.scheme for each in challenges) or "nothing known"
         raise Unauthorized(f"unauthorized: the registry asks for {names}")
-
-    def _basic(self) -> str:
-        login = f"{self._credentials.username}:{self._credentials.password}"
-        return f"Basic {base64.b64encode(login.encode()).decode()}"
 
     async def _token(self, parameters: dict[str, str], offline: bool) -> str:
         realm, service = parameters.get("realm", ""), parameters.get("service", "")
@@ -159,7 +161,7 @@ class Authorizer:
             query.append(("account", given.username))
         separator = "&" if "?" in realm else "?"
         url = f"{realm}{separator}{urllib.parse.urlencode(query)}" if query else realm
-        return await self._read("GET", url, self._basic() if given.username else "", None)
+        return await self._read("GET", url, basic(given) if given.username else "", None)
 
     async def _read(
         self, method: str, url: str, authorization: str, form: bytes | None

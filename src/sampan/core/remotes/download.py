@@ -15,7 +15,6 @@ from sampan.core.remotes.progress import Meter, OnProgress, Progress
 from sampan.core.remotes.refusals import RateLimited, ServerStumbled
 from sampan.core.remotes.remote import Remote
 from sampan.core.remotes.repository import Repository
-from sampan.core.remotes.settings import Patience
 from sampan.errors import DataCorrupt, SampanError
 from sampan.oci.digest import Digest, encoded
 from sampan.oci.image import Descriptor
@@ -28,10 +27,9 @@ _TICK = 0.1
 class Downloads:
     """All of an engine. For its loop alone."""
 
-    def __init__(self, content: ContentStore, limit: int, patience: Patience, run_blocking: RunBlocking) -> None:
+    def __init__(self, content: ContentStore, limit: int, run_blocking: RunBlocking) -> None:
         self._content = content
         self._gate = asyncio.Semaphore(limit)
-        self._patience = patience
         self._run_blocking = run_blocking
         self._running: dict[Digest, _Download] = {}
 
@@ -80,7 +78,7 @@ class Downloads:
                 return
             except (ConnectionBroke, ServerStumbled, RateLimited) as error:
                 attempt = 1 if blob.size - before >= _HEADWAY else attempt + 1
-                if attempt >= self._patience.attempts:
+                if attempt >= source.attempts:
                     raise
                 download.say("Retrying")
                 if not await source.rest(attempt - 1, error):

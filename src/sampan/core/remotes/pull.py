@@ -59,7 +59,7 @@ class Puller:
         self._core = core
         self._settings = settings
         self._run_blocking = run_blocking
-        self._downloads = Downloads(core.content, settings.downloads, settings.patience, run_blocking)
+        self._downloads = Downloads(core.content, settings.downloads, run_blocking)
         self._unpacking: weakref.WeakValueDictionary[Digest, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def pull(
@@ -214,32 +214,40 @@ class Puller:
         for layer in manifest.layers:
             await tell(Progress(status="Pull complete", id=short(layer)))
 
-    async def distribution(
-        self, reference: Reference, credentials: Credentials | None = None
-    ) -> tuple[Descriptor, Sequence[Platform], bytes]:
-        """What a registry has under a name, without taking it: descriptor, platforms, and the document itself."""
+    async def document(self, reference: Reference, credentials: Credentials | None = None) -> tuple[Descriptor, bytes]:
+        """What a registry has under a name, whatever it is."""
         wanted = reference.with_default_tag()
         async with self._remote(reference, credentials) as remote:
             try:
-                top, data = await remote.manifest(wanted.digest or wanted.tag)
-                if top.media_type in INDEXES:
-                    index = _document(data, Index, f"index {top.digest}")
-                    return top, [each.platform for each in index.manifests if each.platform], data
-                manifest = _document(data, Manifest, f"manifest {top.digest}")
-                if manifest.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
-                    return top, [], data
-                with self._core.loading():
-                    await self._downloads.fetch(remote, manifest.config, nobody)
-                    content = await self._run_blocking(self._core.content.read, manifest.config.digest)
+                return await remote.manifest(wanted.digest or wanted.tag)
             except SampanError as error:
                 raise explained(error, wanted) from error
-            finally:
-                await self._run_blocking(self._core.gc)
+
+    async def distribution(
+        self, reference: Reference, credentials: Credentials | None = None
+    ) -> tuple[Descriptor, Sequence[Platform]]:
+        """The same without taking it: its descriptor, and the platforms that it is for."""
+        top, data = await self.document(reference, credentials)
+        if top.media_type in INDEXES:
+            index = _document(data, Index, f"index {top.digest}")
+            return top, [each.platform for each in index.manifests if each.platform]
+        manifest = _document(data, Manifest, f"manifest {top.digest}")
+        if manifest.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
+            return top, []
+        try:
+            with self._core.loading():
+                async with self._remote(reference, credentials) as remote:
+                    await self._downloads.fetch(remote, manifest.config, nobody)
+                content = await self._run_blocking(self._core.content.read, manifest.config.digest)
+        except SampanError as error:
+            raise explained(error, reference.with_default_tag()) from error
+        finally:
+            await self._run_blocking(self._core.gc)
         config = _document(content, ImageConfig, f"image {manifest.config.digest}")
         platform = Platform(
             architecture=config.architecture, os=config.os, variant=config.variant, os_version=config.os_version
         )
-        return top, [platform], data
+        return top, [platform]
 
 
 def _document(data: bytes, kind: type[_T], what: str) -> _T:

@@ -224,8 +224,6 @@ class _Push:
             await tell(Progress(status="Waiting", id=short))
         async with self._pusher._gate:
             meter = Meter(tell, "Pushing", short, blob.size)
-            upload = Upload(
-                self._repository, blob, open_blob, meter.at, self._pusher._settings.patience, self._run_blocking
-            )
+            upload = Upload(self._repository, blob, open_blob, meter.at, self._run_blocking)
             mounted = await upload.run(sources)
         await tell(Progress(status=f"Mounted from {mounted}" if mounted else "Pushed", id=short))

@@ -49,6 +49,8 @@ class Remote:
         self._credentials = credentials or Credentials()
         self._actions = actions
         self.http = open_http(settings, run_blocking)
+        self._failed: set[Repository] = set()
+        """The mirrors that don't answer: they are not asked again."""
         self.sources: Sequence[Repository] = ()
         """The mirrors, if it is for reading, and the registry itself at last."""
 
@@ -87,9 +89,13 @@ class Remote:
         for source in self.sources:
             if not source.endpoint.mirror:
                 break
+            if source in self._failed:
+                continue
             try:
                 return await work(source)
             except SampanError as error:
+                if isinstance(error, Unavailable):
+                    self._failed.add(source)
                 _log.warning("mirror %s of %s: %s", source.endpoint.host, self._reference.domain, error.message)
         return await work(await self._add_origin())
 

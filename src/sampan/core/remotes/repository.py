@@ -50,6 +50,10 @@ class Repository:
         self.endpoint = endpoint
         self.path = path
         self._http = http
+        # Where another source comes after it, one doesn't wait for it to recover.
+        self._requests = 1 if endpoint.mirror else http.patience.requests
+        self.attempts = min(2, http.patience.attempts) if endpoint.mirror else http.patience.attempts
+        """Tries of one transfer that brings nothing."""
         self._origin = URL(endpoint.base).origin()
         self.url = f"{endpoint.base}/{path}"
         self._authorizer = Authorizer(http, credentials, [f"repository:{path}:{actions}"])
@@ -86,7 +90,7 @@ class Repository:
     async def manifest(self, name: str) -> tuple[Descriptor, bytes]:
         """A manifest or an index, by tag or digest, as its raw bytes. Raises NotFound, Unauthorized, Forbidden,
         Unavailable, DataCorrupt (it does not hash to its digest, or contradicts itself), Unsupported (schema 1)."""
-        return await self._http.again(self._http.patience.requests, lambda: self._manifest(name))
+        return await self._http.again(self._requests, lambda: self._manifest(name))
 
     async def _manifest(self, name: str) -> tuple[Descriptor, bytes]:
         accept = {"Accept": ", ".join((*MANIFESTS, *INDEXES))}
@@ -106,7 +110,7 @@ class Repository:
         found: list[str] = []
         url = f"{self.url}/tags/list"
         while url and len(found) < _MOST_TAGS:
-            data, following = await self._http.again(self._http.patience.requests, functools.partial(self._page, url))
+            data, following = await self._http.again(self._requests, functools.partial(self._page, url))
             try:
                 found += msgspec.json.decode(data, type=_Tags).tags or ()
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -151,7 +155,7 @@ class Repository:
             async with self.request("HEAD", f"{self.url}/blobs/{digest}", good=(200, 404)) as response:
                 return response.status == 200
 
-        return await self._http.again(self._http.patience.requests, look)
+        return await self._http.again(self._requests, look)
 
     async def put_manifest(self, name: str, media_type: str, data: bytes) -> None:
         """Give a document a tag, or its digest for a name. Raises DataCorrupt when the registry took it for another."""
@@ -163,7 +167,7 @@ class Repository:
             ) as response:  # fmt: skip
                 return response.headers.get("Docker-Content-Digest", "")
 
-        stored, digest = await self._http.again(self._http.patience.requests, put), digest_of(data)
+        stored, digest = await self._http.again(self._requests, put), digest_of(data)
         if stored and stored != digest:
             raise DataCorrupt(f"manifest {name}: the registry calls {digest} {stored}")
 

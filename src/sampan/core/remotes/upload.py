@@ -25,7 +25,6 @@ from yarl import URL
 from sampan.core.remotes.http import ConnectionBroke, RunBlocking
 from sampan.core.remotes.refusals import RateLimited, ServerStumbled, TooLarge
 from sampan.core.remotes.repository import Repository
-from sampan.core.remotes.settings import Patience
 from sampan.errors import DataCorrupt, InvalidArgument, NotFound, SampanError, Unavailable
 from sampan.oci.image import Descriptor
 
@@ -48,13 +47,12 @@ class Upload:
 
     def __init__(
         self, repository: Repository, blob: Descriptor, open_blob: OpenBlob, on_bytes: OnBytes,
-        patience: Patience, run_blocking: RunBlocking,
+        run_blocking: RunBlocking,
     ) -> None:  # fmt: skip
         self._repository = repository
         self._blob = blob
         self._open = open_blob
         self._on_bytes = on_bytes
-        self._patience = patience
         self._run_blocking = run_blocking
         self._piece = 0
         self._location = ""
@@ -80,12 +78,12 @@ class Upload:
             except (ConnectionBroke, ServerStumbled, RateLimited) as error:
                 await self._find_place()
                 attempt = 1 if self._offset > before else attempt + 1
-                if attempt >= self._patience.attempts or not await self._repository.rest(attempt - 1, error):
+                if attempt >= self._repository.attempts or not await self._repository.rest(attempt - 1, error):
                     raise
             except NotFound:
                 # The registry has forgotten the upload.
                 attempt += 1
-                if attempt >= self._patience.attempts:
+                if attempt >= self._repository.attempts:
                     raise
                 self._location = ""
 

@@ -19,7 +19,7 @@ from sampan.engine.http.filters import boolean_filter, known_filters
 from sampan.engine.http.request import Request, json_response
 from sampan.engine.http.router import HEADERS, RouteDef
 from sampan.engine.http.stream import MessageStream
-from sampan.engine.pulling import distribution, manifest, pull
+from sampan.engine.pulling import distribution, manifest, pull, search
 from sampan.engine.pushing import push
 from sampan.engine.services import Engine
 from sampan.engine.transfers import receive, send
@@ -65,7 +65,7 @@ class ImageRoutes:
         return json_response(await run_blocking(look))
 
     async def search(self, request: Request) -> web.Response:
-        raise Unsupported("searching a registry is not supported")
+        return await search(self._engine, request)
 
     async def distribution(self, request: Request) -> web.Response:
         return await distribution(self._engine, request)
