@@ -136,6 +136,11 @@ def test_what_is_refused(engine: Engine, tmp_path: pathlib.Path) -> None:
         engine.client.call("GET", "/containers/box1/archive?path=/none")
     with pytest.raises(NotFound, match="Could not find the file /data/none in container box1"):
         engine.client.call("PUT", "/containers/box1/archive?path=/data/none", body=b"\0" * 1024)
+    for path in ("/data/file/below", "/etc/passwd/x/y"):
+        with pytest.raises(NotFound, match=f"Could not find the file {path} in container box1"):
+            engine.client.call("GET", f"/containers/box1/archive?path={path}")
+        with pytest.raises((NotFound, Forbidden)):
+            engine.client.call("PUT", f"/containers/box1/archive?path={path}", body=b"\0" * 1024)
     with pytest.raises(InvalidArgument, match="extraction point is not a directory"):
         engine.client.call("PUT", "/containers/box1/archive?path=/data/file", body=b"\0" * 1024)
     sh(engine, "mkdir /data/d; touch /data/d/keep")

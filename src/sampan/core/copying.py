@@ -180,11 +180,7 @@ class _Extraction:
                     f'cannot overwrite {ours} "{self._path}/{name}" with {theirs} "{shown(entry.name)}"'
                 )
             if is_directory and entry.kind == DIRECTORY:
-                directory = os.open(last, _PLACE | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-                try:
-                    self._settle_directory(directory, name, entry)
-                finally:
-                    os.close(directory)
+                self._settle_below(parent, last, name, entry)
                 return
             if is_directory:
                 shutil.rmtree(last, dir_fd=parent)
@@ -209,11 +205,7 @@ class _Extraction:
                 return
             case k if k == DIRECTORY:
                 os.mkdir(last, 0o700, dir_fd=parent)
-                directory = os.open(last, _PLACE | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-                try:
-                    self._settle_directory(directory, name, entry)
-                finally:
-                    os.close(directory)
+                self._settle_below(parent, last, name, entry)
                 return
             case k if k == HARD_LINK:
                 self._link(parent, last, entry)
@@ -239,6 +231,13 @@ class _Extraction:
             os.link(target, last, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
         finally:
             os.close(source)
+
+    def _settle_below(self, parent: int, last: str, name: str, entry: Entry) -> None:
+        directory = os.open(last, _PLACE | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            self._settle_directory(directory, name, entry)
+        finally:
+            os.close(directory)
 
     def _settle_directory(self, directory: int, name: str, entry: Entry) -> None:
         """All but its time, which what comes into it would change."""

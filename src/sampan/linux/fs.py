@@ -8,6 +8,7 @@ import errno
 import os
 import posixpath
 import stat
+from collections.abc import Callable
 
 from sampan.linux.libc import check, encode, libc, syscall
 
@@ -123,27 +124,9 @@ class _Place:
 def resolve_in_root(root: int, path: str) -> str:
     """What `path` stands for inside the root: a path from there without links, `/` for the root itself. What is missing
     of it is left as it is. It may be another when it is used: look-ups are to refuse links then."""
-    waiting = _parts(path)[::-1]
-    place = _Place(root)
-    links = 0
-    try:
-        while waiting:
-            part = waiting.pop()
-            if part == "..":
-                place.up()
-                continue
-            try:
-                link = place.down(part)
-            except (FileNotFoundError, NotADirectoryError):
-                return posixpath.normpath("/".join(("", *place.parts, part, *waiting[::-1])))
-            if link is not None:
-                links += 1
-                if links > _MOST_LINKS:
-                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-                waiting += _parts(link)[::-1]
-        return "/" + "/".join(place.parts)
-    finally:
-        os.close(place.descriptor)
+    place, rest = _walk(root, path, lambda *_: False)
+    os.close(place.descriptor)
+    return posixpath.normpath("/".join(("", *place.parts, *rest)))
 
 
 def _parent(root: int, path: str, mode: int, follow: bool) -> tuple[int, str]:
@@ -160,11 +143,22 @@ def _parent(root: int, path: str, mode: int, follow: bool) -> tuple[int, str]:
             except FileNotFoundError:
                 return parent, name
             os.close(parent)
-    return _walk(root, path, mode, follow)
+
+    def make(directory: int, name: str, last: bool) -> bool:
+        if not last:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, mode, dir_fd=directory)
+        return not last
+
+    place, rest = _walk(root, path, make, follow=follow)
+    return place.descriptor, rest[0] if rest else ""
 
 
-def _walk(root: int, path: str, mode: int, follow: bool) -> tuple[int, str]:
-    """The same, part by part, making directories and following links."""
+def _walk(
+    root: int, path: str, missing: Callable[[int, str, bool], bool], *, follow: bool = True
+) -> tuple[_Place, list[str]]:  # fmt: skip
+    """Part by part, following links inside the root: where it ends, and what is left of the path. The descriptor there
+    is the caller's. `missing(directory, name, last)` is asked at a part that is not there: True if it is now."""
     waiting = _parts(path)[::-1]
     place = _Place(root)
     links = 0
@@ -177,10 +171,8 @@ def _walk(root: int, path: str, mode: int, follow: bool) -> tuple[int, str]:
             try:
                 link = place.down(part)
             except FileNotFoundError:
-                if not waiting:
-                    return place.descriptor, part
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(part, mode, dir_fd=place.descriptor)
+                if not missing(place.descriptor, part, not waiting):
+                    return place, [part, *waiting[::-1]]
                 link = place.down(part)
             if link is not None:
                 links += 1
@@ -190,7 +182,7 @@ def _walk(root: int, path: str, mode: int, follow: bool) -> tuple[int, str]:
     except BaseException:
         os.close(place.descriptor)
         raise
-    return place.descriptor, ""
+    return place, []
 
 
 def read_in_root(root: int, path: str, limit: int = 4 << 20) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import posixpath
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -85,7 +86,7 @@ async def _running_root(container: Container) -> int:
 
 def _mount_of(container: Container, root: int, path: str) -> tuple[MountPoint | None, str]:
     """The mount that a path of a stopped container lies in, and the path from there. A trailing `/.` stays."""
-    whole = resolve_in_root(root, path)
+    whole = _resolved(root, path)
     tail = path[len(path.rstrip("/.")) :] if path.endswith(("/", "/.")) else ""
     for point in sorted(container.record.mounts, key=lambda each: -len(each.destination)):
         inside = point.type in ("bind", "volume") and f"{whole}/".startswith(f"{point.destination}/")
@@ -94,8 +95,15 @@ def _mount_of(container: Container, root: int, path: str) -> tuple[MountPoint | 
     return None, path
 
 
+def _resolved(root: int, path: str) -> str:
+    """Without links, as far as it leads anywhere."""
+    with contextlib.suppress(OSError):
+        return resolve_in_root(root, path)
+    return posixpath.normpath(path)
+
+
 def _check_writable(container: Container, root: int, path: str) -> None:
-    whole = resolve_in_root(root, path)
+    whole = _resolved(root, path)
     for point in sorted(container.record.mounts, key=lambda each: -len(each.destination)):
         if f"{whole}/".startswith(f"{point.destination}/"):
             if not point.writable:
