@@ -74,7 +74,7 @@ def test_lists(engine: Engine, changed: None) -> None:
 def test_prune(engine: Engine, changed: None) -> None:
     engine.docker("rm", "it", check=True)
     assert engine.sampan("image", "prune", "-f", "--filter", "label=kind=made", check=True).stdout == (
-        "\nTotal reclaimed space: 0B\n"
+        "Total reclaimed space: 0B\n"
     )
     pruned = engine.sampan("image", "prune", "-af", "--filter", "label!=kind=made", check=True).stdout
     assert "made" not in pruned

@@ -193,3 +193,8 @@ class DiskUsage(APIStruct, frozen=True, kw_only=True):
     containers: tuple[msgspec.Raw, ...] | None = None
     volumes: tuple[msgspec.Raw, ...] | None = None
     build_cache: tuple[Empty, ...] | None = None
+
+
+class BuildsPruned(APIStruct, frozen=True, kw_only=True):
+    caches_deleted: tuple[str, ...] | None = None
+    space_reclaimed: int = 0

@@ -24,7 +24,7 @@ def _prune(words: list[str], context: Context) -> int:
     if report["ContainersDeleted"]:
         print("Deleted Containers:")
         print("\n".join(report["ContainersDeleted"]) + "\n")
-    print(f"Total reclaimed space: {size(report['SpaceReclaimed'])}")
+    print(f"Total reclaimed space: {size(report['SpaceReclaimed'], 4)}")
     return 0
 
 

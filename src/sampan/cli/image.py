@@ -53,7 +53,9 @@ def _prune(words: list[str], context: Context) -> int:
         print("Deleted Images:")
     for line in report.get("ImagesDeleted") or ():
         print(f"untagged: {line['Untagged']}" if line.get("Untagged") else f"deleted: {line['Deleted']}")
-    print(f"\nTotal reclaimed space: {size(report['SpaceReclaimed'])}")
+    if report.get("ImagesDeleted"):
+        print()
+    print(f"Total reclaimed space: {size(report['SpaceReclaimed'], 4)}")
     return 0
 
 

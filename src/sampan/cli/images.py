@@ -75,27 +75,27 @@ def _list(context: Context, flags: argparse.Namespace) -> int:
     if flags.repository:
         filters.setdefault("reference", []).append(flags.repository)
     found = context.client.call("GET", "/images/json", all=flags.all, filters=filters)
-    rows = [row for image in found for row in _rows(image, flags.no_trunc, flags.digests)]
+    shown = [row for image in found for row in rows(image, flags.no_trunc, flags.digests)]
     if flags.quiet:
-        for identifier in dict.fromkeys(row["ID"] for row in rows):
+        for identifier in dict.fromkeys(row["ID"] for row in shown):
             print(identifier)
         return 0
     if flags.format:
         from sampan.cli.template import lines
 
         titles = {**dict(zip(_KEYS, _TITLES, strict=True)), **_MORE_TITLES}
-        text = lines(flags.format, titles, rows)
+        text = lines(flags.format, titles, shown)
         print(text, end="\n" if text else "")
         return 0
     keys, heads = list(_KEYS), list(_TITLES)
     if flags.digests:
         keys.insert(2, "Digest")
         heads.insert(2, "DIGEST")
-    print(table(heads, [[row[key] for key in keys] for row in rows]))
+    print(table(heads, [[row[key] for key in keys] for row in shown]))
     return 0
 
 
-def _rows(image: Document, full: bool, by_digest: bool) -> list[dict[str, str]]:
+def rows(image: Document, full: bool, by_digest: bool) -> list[dict[str, str]]:
     """A line for each name. `by_digest`: for each of its digests too."""
     digests: dict[str, list[str]] = {}
     for each in image.get("RepoDigests") or ():
@@ -115,8 +115,8 @@ def _rows(image: Document, full: bool, by_digest: bool) -> list[dict[str, str]]:
             "CreatedAt": time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC", time.gmtime(max(0, created))),
             "Size": size(image["Size"]),
             "VirtualSize": size(image["Size"]),
-            "SharedSize": "N/A" if unique < 0 else size(unique),
-            "UniqueSize": "N/A" if unique < 0 else size(image["Size"] - unique),
+            "SharedSize": "N/A" if unique < 0 else size(unique, 4),
+            "UniqueSize": "N/A" if unique < 0 else size(image["Size"] - unique, 4),
             "Containers": "N/A" if image.get("Containers", -1) < 0 else str(image["Containers"]),
         }
         for repository, tag in names or [("<none>", "<none>")]

@@ -11,7 +11,6 @@ from sampan.cli.context import Context
 from sampan.cli.filters import parse_filters
 from sampan.cli.groups import Command, alias, run_group
 from sampan.cli.logs import moment
-from sampan.cli.table import size, table
 from sampan.client.client import API_VERSION, Document
 
 FAILURE = 1
@@ -120,36 +119,17 @@ def _event_line(event: Document) -> str:
     return f"{when} {event['Type']} {event['Action']} {actor['ID']} ({attributes})"
 
 
-def _usage(words: list[str], context: Context) -> int:
-    made = Parser("system df", "[OPTIONS]", "Show disk usage", 1)
-    made.add_argument("-v", "--verbose", action="store_true", help="each object")
-    made.parse_args(words)
-    usage = context.client.call("GET", "/system/df")
-    images, containers = usage.get("Images") or [], usage.get("Containers") or []
-    volumes = usage.get("Volumes") or []
-    used = [each for each in images if each.get("Containers", 0) > 0]
-    layers = usage.get("LayersSize", 0)
-    kept = sum(each["Size"] - max(each.get("SharedSize", 0), 0) for each in used)
-    running = [each for each in containers if each["State"] == "running"]
-    taken = sum(each.get("SizeRw", 0) for each in containers)
-    sizes = [max(each["UsageData"]["Size"], 0) for each in volumes]
-    busy = [each for each in volumes if each["UsageData"]["RefCount"] > 0]
-    rows = [
-        ("Images", len(images), len(used), layers, max(0, layers - kept)),
-        ("Containers", len(containers), len(running), taken, taken - sum(each.get("SizeRw", 0) for each in running)),
-        ("Local Volumes", len(volumes), len(busy), sum(sizes),
-         sum(sizes) - sum(max(each["UsageData"]["Size"], 0) for each in busy)),
-    ]  # fmt: skip
-    print(
-        table(
-            ("TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"),
-            [
-                (kind, str(total), str(active), size(held), f"{size(free)} ({free * 100 // held if held else 0}%)")
-                for kind, total, active, held, free in rows
-            ],
-        )
-    )
-    return 0
+def _lazily(name: str) -> Command:
+    def run(words: list[str], context: Context) -> int:
+        from sampan.cli import usage
+
+        command: Command = getattr(usage, name)
+        return command(words, context)
+
+    return run
 
 
-COMMANDS: dict[str, Command] = {"df": _usage, "info": alias("info"), "events": alias("events")}
+COMMANDS: dict[str, Command] = {
+    "df": _lazily("usage"), "prune": _lazily("prune"), "explain": _lazily("explain"), "info": alias("info"),
+    "events": alias("events"),
+}  # fmt: skip

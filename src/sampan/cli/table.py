@@ -6,23 +6,23 @@ import time
 from collections.abc import Sequence
 
 _GAP = 3
+_NARROWEST = 10
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell, three blanks apart."""
-    widths = [max(len(cell) for cell in column) for column in zip(titles, *rows, strict=True)]
+    """Columns as wide as their widest cell, three blanks apart, and none of less than ten letters."""
+    widths = [max(_NARROWEST, *(len(cell) + _GAP for cell in column)) for column in zip(titles, *rows, strict=True)]
     return "\n".join(
-        "".join(cell.ljust(width + _GAP) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (titles, *rows)
+        "".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (titles, *rows)
     )
 
 
-def size(count: int | float) -> str:
-    """`1.98MB`: powers of 1000, four digits at most, as Docker prints it."""
+def size(count: int | float, digits: int = 3) -> str:
+    """`1.98MB`: powers of 1000. Docker prints lists with three digits, and sums with four."""
     value = float(count)
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if value < 1000 or unit == "TB":
-            return f"{value:.4g}{unit}" if value >= 100 or unit == "B" else f"{value:.3g}{unit}"
+            return f"{value:.{digits}g}{unit}"
         value /= 1000
     raise AssertionError("unreachable")
 

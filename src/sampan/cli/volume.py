@@ -75,7 +75,7 @@ def _prune(words: list[str], context: Context) -> int:
     report = context.client.call("POST", "/volumes/prune", filters={"all": ["1"]} if flags.all else {})
     for each in report["VolumesDeleted"] or ():
         print(each)
-    print(f"Total reclaimed space: {size(report['SpaceReclaimed'])}")
+    print(f"Total reclaimed space: {size(report['SpaceReclaimed'], 4)}")
     return 0
 
 

@@ -37,4 +37,4 @@ def test_mistakes_are_told(template: str) -> None:
 
 
 def test_a_table_has_titles() -> None:
-    assert lines("table {{.A}}\t{{.B}}", {"A": "AA", "B": "BB"}, [{"A": "1", "B": "2"}]) == "AA   BB\n1    2"
+    assert lines("table {{.A}}\t{{.B}}", {"A": "AA", "B": "BB"}, [{"A": "1", "B": "2"}]) == "AA        BB\n1         2"

@@ -220,9 +220,16 @@ class Overlay2:
         with self._metadata.transaction() as cursor:
             return {row[0] for row in cursor.execute("SELECT parent FROM container_layer WHERE parent IS NOT NULL")}
 
-    def directory(self, chain_id: ChainID) -> str:
-        """The layer's name in the data root."""
-        return self._row(chain_id)[0]
+    def directories(self) -> tuple[dict[str, ChainID], dict[str, str]]:
+        """Whose the directories are: layers by chain id, and writable layers by their container's id."""
+        with self._metadata.transaction() as cursor:
+            layers = dict(cursor.execute("SELECT cache_id, chain_id FROM layer").fetchall())
+            return layers, dict(cursor.execute("SELECT cache_id, container_id FROM container_layer").fetchall())
+
+    def parents(self) -> dict[str, ChainID | None]:
+        """By container: the layer that it stands on."""
+        with self._metadata.transaction() as cursor:
+            return dict(cursor.execute("SELECT container_id, parent FROM container_layer").fetchall())
 
     # --- Containers -------------------------------------------------------------------------------
 

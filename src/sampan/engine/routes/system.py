@@ -170,6 +170,5 @@ def routes(engine: Engine) -> list[RouteDef]:
         RouteDef("GET", "/plugins", _list_nothing),
         RouteDef("POST", "/plugins/{rest:.+}", functools.partial(_refuse, "a plugin")),
         RouteDef("POST", "/build", functools.partial(_refuse, "building images")),
-        RouteDef("POST", "/commit", functools.partial(_refuse, "committing a container")),
         *swarm,
     ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 from aiohttp import web
 
-from sampan.api.images import DiskUsage, ImageSummary
+from sampan.api.images import BuildsPruned, DiskUsage, ImageSummary
 from sampan.api.volumes import VolumeUsage
-from sampan.engine import image_documents
+from sampan.engine import accounting, image_documents
 from sampan.engine.blocking import run_blocking
 from sampan.engine.containers import documents as container_documents
 from sampan.engine.http.request import Request, json_response
@@ -16,6 +18,7 @@ from sampan.engine.routes.volumes import document as volume_document
 from sampan.engine.services import Engine
 from sampan.errors import InvalidArgument, NotFound
 
+_LONGEST_LOOK = 60
 _KINDS = ("container", "image", "volume", "build-cache")
 
 
@@ -80,6 +83,29 @@ class UsageRoutes:
             shown.append(msgspec.Raw(msgspec.json.encode(volume_document(volume, usage))))
         return tuple(shown)
 
+    async def explain(self, request: Request) -> web.Response:
+        """Whose every byte of the data root is, and what grows in the containers that run, within `interval` seconds.
+        Ours alone."""
+        text = request.text_parameter("interval", "1")
+        try:
+            interval = float(text)
+        except ValueError:
+            interval = -1.0
+        if not 0 <= interval <= _LONGEST_LOOK:
+            raise InvalidArgument(f"invalid value {text!r} for interval: 0 to {_LONGEST_LOOK} seconds")
+        growing = await run_blocking(accounting.first_look, self._engine)
+        await asyncio.sleep(interval)
+        return json_response(await run_blocking(accounting.explain, self._engine, growing, interval))
+
+    async def prune_builds(self, request: Request) -> web.Response:
+        """There is no build cache, and nothing of it to remove."""
+        return json_response(BuildsPruned())
+
 
 def routes(engine: Engine) -> list[RouteDef]:
-    return [RouteDef("GET", "/system/df", UsageRoutes(engine).disk_usage)]
+    on = UsageRoutes(engine)
+    return [
+        RouteDef("GET", "/system/df", on.disk_usage),
+        RouteDef("GET", "/system/explain", on.explain),
+        RouteDef("POST", "/build/prune", on.prune_builds),
+    ]
