@@ -21,7 +21,8 @@ QUICK = ("--network", "none", "--health-interval", "100ms", "--health-retries", 
 
 
 def run(engine: Engine, *words: str, program: tuple[str, ...] = ("sleep", "600")) -> None:
-    engine.docker("run", "-d", "--name", "checked", *QUICK, *words, "box", *program, check=True)
+    # By our command: Docker's of old does not know all the flags.
+    engine.sampan("run", "-d", "--name", "checked", *QUICK, *words, "box", *program, check=True)
 
 
 def state(engine: Engine) -> Any:
@@ -79,8 +80,8 @@ def test_one_that_takes_too_long_or_says_too_much(engine: Engine) -> None:
     found = until(engine, status_is("unhealthy"))["Health"]["Log"][-1]
     assert found["ExitCode"] == -1
     assert found["Output"] == "Health check exceeded timeout (0.2s): begun\n"
-    processes = engine.docker("top", "checked").stdout
-    assert "sleep 60\n" not in processes.replace("sleep 600", "")
+    processes = engine.docker("top", "checked").stdout.splitlines()
+    assert sum(each.endswith("sleep 60") for each in processes) <= 1  # The next one may be there, the last is not.
     engine.docker("rm", "-f", "checked", check=True)
     run(engine, "--health-cmd", "cat /bin/busybox | wc -c; dd if=/dev/zero bs=1024 count=1024")
     found = until(engine, status_is("healthy"))["Health"]["Log"][-1]

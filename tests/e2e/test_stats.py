@@ -82,13 +82,13 @@ def test_the_stream(engine: Engine) -> None:
         looks.append(each)
         if len(looks) == 2:
             engine.docker("stop", "-t", "0", "one", check=True)
-        if len(looks) == 4:
+        if len(looks) > 2 and not each["memory_stats"]:
             engine.docker("rm", "one", check=True)
     assert looks[0]["preread"] == "0001-01-01T00:00:00Z"
     assert looks[1]["preread"] == looks[0]["read"]
     assert looks[1]["precpu_stats"] == looks[0]["cpu_stats"]
     assert "networks" not in looks[0]
-    assert looks[3]["memory_stats"] == {}
+    assert looks[-1]["memory_stats"] == {}
     assert {each["name"] for each in looks} == {"/one"}
 
 
