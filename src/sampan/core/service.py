@@ -130,4 +130,5 @@ class Core:
         return collect(self.pins, self.content, self.snapshots, self.images)
 
     def close(self) -> None:
+        self.snapshots.close()
         self.metadata.close()

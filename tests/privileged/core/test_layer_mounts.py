@@ -7,6 +7,7 @@ import io
 import os
 import pathlib
 import stat
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -43,9 +44,9 @@ def add(store: Overlay2, *archives: bytes) -> list[ChainID]:
     return chain
 
 
-def opened(at: pathlib.Path, body: str = "") -> Overlay2:
+def opened(at: pathlib.Path, body: str = "", linger: float = 0) -> Overlay2:
     (at / "overlay2").mkdir(exist_ok=True)
-    return Overlay2(str(at / "overlay2"), Metadata(str(at / "state.db")), layers=body)
+    return Overlay2(str(at / "overlay2"), Metadata(str(at / "state.db")), layers=body, linger=linger)
 
 
 def mounted(store: Overlay2) -> list[str]:
@@ -136,6 +137,34 @@ def test_a_layer_is_mounted_while_somebody_uses_it(tmp_path: pathlib.Path) -> No
         store.remove_container(name)
     store.remove_layer(chain[1])
     store.remove_layer(chain[0])
+    assert os.listdir(store.root) == ["l"]
+
+
+def test_a_layer_stays_mounted_for_a_while(tmp_path: pathlib.Path) -> None:
+    store = opened(tmp_path, linger=0.3)
+    chain = add(store, LOWEST, MIDDLE)
+    store.create_container("a", chain[0])
+    store.create_container("b", chain[1])
+    store.mount("b")
+    store.unmount("b")
+    below = store.graph_data("b").lower_dir.split(":")
+    assert mounted(store) == sorted(below)
+    number = os.stat(below[1]).st_dev
+    store.mount("a")
+    assert os.stat(below[1]).st_dev == number  # The same mount as before.
+    deadline = time.monotonic() + 10
+    while below[0] in mounted(store):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert below[1] in mounted(store)  # Somebody has it again.
+    store.remove_container("a")
+    assert mounted(store) == [below[1]]
+    store.close()
+    assert mounted(store) == []
+    store.mount("b")
+    store.remove_container("b")
+    for each in reversed(chain):
+        store.remove_layer(each)  # Mounted as it is.
     assert os.listdir(store.root) == ["l"]
 
 

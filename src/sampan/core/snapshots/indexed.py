@@ -16,6 +16,7 @@ import secrets
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 
 from sampan.core.snapshots.apply import translated
@@ -100,14 +101,24 @@ def can_mount(root: str) -> bool:
     return True
 
 
+LINGER = 30.0
+"""Seconds that a layer stays mounted after its last user: what starts again meanwhile finds it so, and what it reads
+in the kernel's cache, which goes with the mount."""
+_MOST_IDLE = 64
+
+
 class LayerMounts:
     """Which layers are mounted for whom. A user is a container's directory, by name. Safe with several threads."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, linger: float = LINGER) -> None:
         self._root = root
+        self._linger = linger
         self._lock = threading.Lock()
         self._users: dict[str, list[str]] = {}
         self._counts: dict[str, int] = {}
+        self._idle: dict[str, float] = {}
+        """Those that are mounted for nobody, and since when; the longest first."""
+        self._timer: threading.Timer | None = None
 
     def hold(self, user: str, layers: Sequence[str]) -> bool:
         """Have the layers mounted until `release`; returns whether there are any that need it. Idempotent. Raises
@@ -125,13 +136,14 @@ class LayerMounts:
                         mount_layer(directory)
                     held.append(layer)
                     self._counts[layer] = self._counts.get(layer, 0) + 1
+                    self._idle.pop(layer, None)
             except BaseException:
                 self._release(user)
                 raise
             return bool(held)
 
     def release(self, user: str) -> None:
-        """Unmount what nobody else holds. Idempotent."""
+        """Let go of a user's layers: those that nobody else holds are unmounted in a while. Idempotent."""
         with self._lock:
             self._release(user)
 
@@ -140,15 +152,54 @@ class LayerMounts:
             self._counts[layer] -= 1
             if not self._counts[layer]:
                 del self._counts[layer]
-                with contextlib.suppress(OSError):  # The next opening tries again.
-                    unmount_layer(f"{self._root}/{layer}")
+                self._idle[layer] = time.monotonic()
+        while self._idle and (not self._linger or len(self._idle) > _MOST_IDLE):
+            self._unmount(next(iter(self._idle)))
+        self._wait()
+
+    def _unmount(self, layer: str) -> None:
+        self._idle.pop(layer, None)
+        with contextlib.suppress(OSError):  # The next opening tries again.
+            unmount_layer(f"{self._root}/{layer}")
+
+    def _wait(self) -> None:
+        if self._timer is None and self._idle:
+            since = next(iter(self._idle.values()))
+            self._timer = threading.Timer(max(since + self._linger - time.monotonic(), 0), self._expire)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _expire(self) -> None:
+        with self._lock:
+            self._timer = None
+        while True:
+            with self._lock:  # For one at a time: what starts meanwhile need not wait for all.
+                layer = next(iter(self._idle), None)
+                if layer is None or self._idle[layer] + self._linger > time.monotonic():
+                    self._wait()
+                    return
+                self._unmount(layer)
+
+    def drop(self, layer: str) -> None:
+        """Unmount a layer that is to be removed. Idempotent."""
+        with self._lock:
+            self._idle.pop(layer, None)
+            unmount_layer(f"{self._root}/{layer}")
 
     def sweep(self) -> None:
         """Unmount what nobody holds: an engine that was killed has left it."""
         with self._lock:
+            self._idle.clear()
             for each in mounts():
                 directory, _, name = each.point.rpartition("/")
                 root, _, layer = directory.rpartition("/")
                 if root == self._root and name == "diff" and layer not in self._counts:
-                    with contextlib.suppress(OSError):
-                        unmount_layer(directory)
+                    self._unmount(layer)
+
+    def close(self) -> None:
+        """Unmount what nobody holds; what running containers have stays."""
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+            for layer in list(self._idle):
+                self._unmount(layer)

@@ -30,6 +30,7 @@ from sampan.core.metadata import Metadata
 from sampan.core.snapshots import GraphData, View
 from sampan.core.snapshots.apply import apply_layer
 from sampan.core.snapshots.indexed import (
+    LINGER,
     ONE_FILE_SYSTEM,
     LayerMounts,
     add_indexed,
@@ -37,7 +38,6 @@ from sampan.core.snapshots.indexed import (
     is_indexed,
     root_of,
     tar_path,
-    unmount_layer,
 )
 from sampan.errors import DataCorrupt, NotFound, ResourceExhausted
 from sampan.linux.mount import MNT_DETACH, is_mounted, mount, mount_overlay, mounts, umount
@@ -59,16 +59,21 @@ _PAGE = 4096
 class Overlay2:
     """See `Snapshotter`."""
 
-    def __init__(self, root: str, metadata: Metadata, *, layers: str = "") -> None:
-        """`layers`: the body of those that are added, `indexed` or `unpacked`; by default as this kernel can."""
+    def __init__(self, root: str, metadata: Metadata, *, layers: str = "", linger: float = LINGER) -> None:
+        """`layers`: the body of those that are added, `indexed` or `unpacked`; by default as this kernel can. `linger`:
+        seconds that a layer stays mounted after its last container."""
         self.root = root
         self._metadata = metadata
         self._layers = layers
-        self._mounts = LayerMounts(root)
+        self._mounts = LayerMounts(root, linger)
         self._probing = threading.Lock()
         metadata.migrate("snapshots-1", _SCHEMA)
         os.makedirs(f"{root}/l", mode=0o710, exist_ok=True)
         self._sweep()
+
+    def close(self) -> None:
+        """Leave only what running containers have mounted."""
+        self._mounts.close()
 
     def _sweep(self) -> None:
         with self._metadata.transaction() as cursor:
@@ -77,7 +82,8 @@ class Overlay2:
         mounted = {each.point for each in mounts()}
         for cache_id, parent in containers:
             if f"{self.root}/{cache_id}/merged" in mounted:
-                self._mounts.hold(cache_id, self._cache_ids(parent))
+                with contextlib.suppress(OSError):
+                    self._mounts.hold(cache_id, self._cache_ids(parent))
         self._mounts.sweep()
         for name in os.listdir(self.root):
             if name != "l" and name not in known:
@@ -93,7 +99,7 @@ class Overlay2:
         directory = f"{self.root}/{cache_id}"
         self._unmount(f"{directory}/merged")
         self._mounts.release(cache_id)
-        unmount_layer(directory)
+        self._mounts.drop(cache_id)
         with contextlib.suppress(FileNotFoundError), open(f"{directory}/link", encoding="ascii") as file:
             os.unlink(f"{self.root}/l/{file.read()}")
         remove_tree(directory)
