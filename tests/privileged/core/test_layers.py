@@ -82,7 +82,8 @@ def test_times_attributes_and_names_of_pax(body: str, tmp_path: pathlib.Path) ->
         entry(b"f", pax={
             b"mtime": b"1700000000.123456789", b"SCHILY.xattr.user.a=b".replace(b"=b", b""): b"v=1\nw",
             b"SCHILY.xattr.security.capability": capability, b"SCHILY.xattr.trusted.t": b"\0\xff" * 100,
-            b"SCHILY.xattr.trusted.overlay.opaque": b"y", b"SCHILY.xattr.com.apple.nothing": b"z",
+            b"SCHILY.xattr.trusted.overlay.opaque": b"y", b"SCHILY.xattr.user.overlay.opaque": b"y",
+            b"SCHILY.xattr.com.apple.nothing": b"z",
             b"SCHILY.xattr.user.empty": b"",
         }),
         entry(b"acl", mode=0o674, pax={b"SCHILY.xattr.system.posix_acl_access": acl}),
@@ -145,6 +146,8 @@ def test_the_last_of_a_name_counts(body: str, tmp_path: pathlib.Path) -> None:
         entry(b"f", data=b"x"), entry(b"f", DIR), entry(b"f/g", data=b"in"),
         entry(b"s", SYM, target=b"d"), entry(b"s", DIR), entry(b"s/own", data=b"o"),
         entry(b"h", data=b"1"), entry(b"h", LNK, target=b"./h"),
+        entry(b"t", SYM, target=b"t1"), entry(b"t/x"), entry(b"t", SYM, target=b"t2"), entry(b"t/y"),
+        entry(b"u/v/x"), entry(b"u", data=b"u"), entry(b"u", DIR), entry(b"u/v/y"),
         entry(b"/./abs//olute/", DIR, mode=0o700),
     )  # fmt: skip
     with layer(body, tmp_path, data) as root:
@@ -157,6 +160,9 @@ def test_the_last_of_a_name_counts(body: str, tmp_path: pathlib.Path) -> None:
         assert (tree[b"/s/own"].content, b"/d/own" in tree) == (b"o", False)
         assert (tree[b"/h"].content, tree[b"/h"].links) == (b"1", 1)
         assert tree[b"/abs/olute"].mode == 0o40700
+        assert [name for name in tree if name.startswith((b"/t", b"/u"))] == [
+            b"/t", b"/t1", b"/t1/x", b"/t2", b"/t2/y", b"/u", b"/u/v", b"/u/v/y",
+        ]  # fmt: skip
 
 
 def test_whiteouts_hide_what_is_below(body: str, tmp_path: pathlib.Path) -> None:
