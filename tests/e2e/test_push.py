@@ -187,6 +187,43 @@ def test_what_was_pulled_is_pushed_byte_by_byte(place: Place, kind: str) -> None
     place.engine.docker("rmi", "-f", copy, by_digest)
 
 
+@pytest.mark.requires("erofs")
+def test_a_layer_whose_blob_is_not_kept(place: Place, tmp_path: pathlib.Path) -> None:
+    """The registry that it came from has it still; for another one it is compressed again, from its tar."""
+    source, target = f"{place.basic.address}/team/app:v1", f"{place.basic.address}/team/later:v1"
+    other = RegistryServer(tmp_path / "other")
+    elsewhere = f"{other.address}/app:v1"
+    place.log_in("docker", place.basic.address)
+    place.engine.docker("pull", source, check=True)
+    for name in (target, elsewhere):
+        place.engine.docker("tag", source, name, check=True)
+    manifest = json.loads(place.raw(place.basic, "team/app:v1"))
+    digest = manifest["layers"][0]["digest"]
+    try:
+        # The layer stands already, of the image `box`: the pull did not even fetch it.
+        blob = pathlib.Path(f"{place.engine.paths.content}/blobs/sha256/{digest.removeprefix('sha256:')}")
+        assert not blob.exists()
+        assert ": Mounted from team/app" in place.engine.docker("push", target, check=True).stdout
+        assert place.raw(place.basic, "team/later:v1") == place.raw(place.basic, "team/app:v1")
+        assert ": Layer already exists" in place.engine.docker("push", target, check=True).stdout
+        assert ": Pushed" in place.engine.docker("push", elsewhere, check=True).stdout
+        raw = place.skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{elsewhere}")
+        made = json.loads(raw)
+        assert made["config"] == manifest["config"]
+        plain = [gzip.decompress(registry.blob(each["layers"][0]["digest"]).read_bytes())
+                 for registry, each in ((place.basic, manifest), (other, made))]  # fmt: skip
+        assert plain[0] == plain[1]
+        # Once more: the same bytes, and nothing to send.
+        assert ": Layer already exists" in place.engine.docker("push", elsewhere, check=True).stdout
+        assert place.skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{elsewhere}") == raw
+        # The image is still what the first registry has.
+        place.engine.docker("push", target, check=True)
+        assert place.raw(place.basic, "team/later:v1") == place.raw(place.basic, "team/app:v1")
+    finally:
+        place.engine.docker("rmi", source, target, elsewhere)
+        other.stop()
+
+
 class BreakingProxy:
     """TCP to a registry; the first connection that has sent `limit` bytes is cut."""
 

@@ -6,26 +6,40 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from sampan.cli.table import size
 from sampan.client.client import Document
+
+_ENDED = ("Pull complete", "Already exists", "Pushed", "Layer already exists", "Mounted from")
 
 
 def draw(messages: Iterator[Document], output: TextIO) -> None:
     """Until the stream ends."""
-    columns = (TextColumn("{task.fields[layer]}"), TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    columns = (
+        TextColumn("{task.fields[layer]}"), TextColumn("{task.description}", markup=False), BarColumn(),
+        TextColumn("{task.fields[amount]}"),
+    )  # fmt: skip
     tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=Console(file=output)) as progress:
+    with Progress(*columns, console=Console(file=output, highlight=False)) as progress:
         for message in messages:
             identifier, status = message.get("id", ""), message.get("status", "")
             if not status:
                 continue
             if not identifier or "Pulling from" in status:
-                progress.console.print(f"{identifier}: {status}" if identifier else status, markup=False)
+                text = f"{identifier}: {status}" if identifier else status
+                progress.console.print(text, markup=False, soft_wrap=True)
                 continue
             if identifier not in tasks:
-                tasks[identifier] = progress.add_task(status, total=None, layer=identifier)
+                tasks[identifier] = progress.add_task(status, total=1, layer=identifier, amount="")
             detail = message.get("progressDetail") or {}
-            progress.update(
-                tasks[identifier], description=status, completed=detail.get("current"), total=detail.get("total")
-            )
+            current, total = detail.get("current", 0), detail.get("total", 0)
+            if status.startswith(_ENDED):
+                progress.update(tasks[identifier], description=status, completed=1, total=1)
+            elif total:
+                amount = f"{size(current)}/{size(total)}"
+                progress.update(
+                    tasks[identifier], description=status, completed=current, total=total, amount=amount
+                )  # fmt: skip
+            else:
+                progress.update(tasks[identifier], description=status)

@@ -143,7 +143,9 @@ class _Push:
         digest = digest_of(data)
         await self._repository.put_manifest(tag, media_type, data)
         named = Reference(self._reference.domain, self._reference.path, "", digest)
-        await self._run_blocking(self._core.images.add, image.id, digest, digests=[named])
+        # A registry's manifest stays the image's, though here it was another one that had to be made of it.
+        own = image.manifest if image.repo_digests else digest
+        await self._run_blocking(self._core.images.add, image.id, own, digests=[named])
         pushed = Pushed(tag=tag, digest=digest, size=len(data))
         await self._tell(Progress(status=f"{tag}: digest: {digest} size: {len(data)}"))
         await self._tell(Progress(aux=pushed))
