@@ -89,7 +89,9 @@ def test_all_tags(place: Place, registry: RegistryServer) -> None:
         place.raw(registry, f"many/tags:{tag}")
         place.engine.docker("rmi", f"{name}:{tag}", check=True)
     missing = place.engine.docker("push", f"{name}:nonesuch")
-    assert "An image does not exist locally with the tag" in missing.stderr
+    assert f"tag does not exist: {name}:nonesuch" in missing.stderr
+    missing = place.engine.docker("push", "-a", f"{name}-not")
+    assert f"An image does not exist locally with the tag: {name}-not" in missing.stderr
     for who in ("docker", "sampan"):
         getattr(place.engine, who)("pull", "-a", name, check=True)
         tags = place.engine.docker("images", "--format", "{{.Tag}}", name, check=True).stdout.split()

@@ -47,6 +47,8 @@ def message(progress: Progress) -> api.ProgressMessage:
         return api.ProgressMessage(progress_detail=api.ProgressDetail(), aux=msgspec.to_builtins(progress.aux))
     if not progress.id:
         return api.ProgressMessage(status=progress.status)
+    if progress.status.startswith("Pulling from "):
+        return api.ProgressMessage(status=progress.status, id=progress.id)
     detail = api.ProgressDetail(current=progress.current, total=progress.total)
     drawn = bar(progress.current, progress.total) if progress.total else msgspec.UNSET
     return api.ProgressMessage(status=progress.status, progress_detail=detail, progress=drawn, id=progress.id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 from sampan.core.remotes.auth import Authorizer
 from sampan.core.remotes.endpoints import registry_host
 from sampan.core.remotes.http import Http, RunBlocking
@@ -35,5 +37,6 @@ async def _login(http: Http, url: str, credentials: Credentials) -> str:
             return authorizer.identity
         data = await http.content(response, MAX_ERROR)
         if response.status in (401, 403):
-            raise Unauthorized(f"login attempt to {url} failed: {refusal('GET', url, 401, {}, data).message}")
+            phrase = HTTPStatus(response.status).phrase
+            raise Unauthorized(f"login attempt to {url} failed with status: {response.status} {phrase}")
         raise refusal("GET", url, response.status, response.headers, data)

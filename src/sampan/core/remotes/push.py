@@ -65,13 +65,13 @@ class Pusher:
         Internal (no or wrong credentials), Unavailable, DataCorrupt."""
         if reference.digest:
             raise InvalidArgument("cannot push a digest reference")
+        await tell(Progress(status=f"The push refers to repository [{reference.name}]"))
         images = await self._run_blocking(self._chosen, reference)
         pushed: list[Pushed] = []
         try:
             remote = Remote(reference, self._settings, self._run_blocking, credentials, actions="pull,push")
             async with remote:
                 repository = await remote.origin()
-                await tell(Progress(status=f"The push refers to repository [{reference.name}]"))
                 for tag, image in images:
                     with self._core.loading():
                         pushed.append(await _Push(self, repository, reference, tell).run(image, tag))
@@ -88,9 +88,7 @@ class Pusher:
             try:
                 return [(reference.tag, images.get(reference.familiar))]
             except NotFound:
-                raise NotFound(
-                    f"An image does not exist locally with the tag: {reference.familiar_name}"
-                ) from None  # fmt: skip
+                raise NotFound(f"tag does not exist: {reference.familiar}") from None
         found = [(named.tag, image) for image in images.all() for named in map(parse_reference, image.repo_tags)
                  if named.name == reference.name]  # fmt: skip
         if not found:
