@@ -297,3 +297,29 @@ def test_only_what_is_removed_at_its_end_is_never_synced(engine: Engine) -> None
     assert "volatile" not in options("staying")
     engine.docker("rm", "-f", "passing", "staying", check=True)
     assert engine.left_over() == []
+
+
+def test_what_goes_with_each_line_of_a_log(engine: Engine) -> None:
+    engine.docker(
+        "run", "--name", "told", "--label", "tier=front end", "-e", "STAGE=test", "--log-opt", "labels=tier",
+        "--log-opt", "env=STAGE,NONE", "--log-opt", "tag={{.Name}}", "box", "echo", "hello", check=True,
+    )  # fmt: skip
+    expected = "STAGE=test,tag=told,tier=front+end hello\n"
+    for words in (engine.docker, engine.sampan):
+        assert words("logs", "--details", "told", check=True).stdout == expected
+        assert words("logs", "told", check=True).stdout == "hello\n"
+    shown = engine.docker("logs", "--details", "-t", "told", check=True).stdout
+    assert shown.endswith(f"Z {expected}")
+    path = engine.docker("inspect", "-f", "{{.LogPath}}", "told", check=True).stdout.strip()
+    assert '"stream":"stdout","attrs":{' in pathlib.Path(path).read_text()
+
+
+def test_a_log_is_rotated_by_itself(engine: Engine) -> None:
+    """Twenty megabytes, five of them; what is left is whole lines, and the last."""
+    script = "yes | head -n 1500000; echo the last"
+    engine.docker("run", "--name", "told", "--network", "none", "box", "sh", "-c", script, timeout=120)
+    path = pathlib.Path(engine.docker("inspect", "-f", "{{.LogPath}}", "told", check=True).stdout.strip())
+    files = sorted(path.parent.glob(f"{path.name}*"))
+    assert len(files) == 5
+    assert all(each.stat().st_size <= 20 << 20 for each in files)
+    assert engine.docker("logs", "--tail", "2", "told", check=True).stdout == "y\nthe last\n"

@@ -15,6 +15,7 @@ FAILURE = 1
 def parser(name: str) -> Parser:
     made = Parser(name, "[OPTIONS] CONTAINER", "Fetch the logs of a container", 1)
     made.add_argument("-f", "--follow", action="store_true", help="go on with what comes")
+    made.add_argument("--details", action="store_true", help="show what --log-opt labels, env and tag add")
     made.add_argument("-t", "--timestamps", action="store_true", help="show when")
     made.add_argument("-n", "--tail", default="all", help="how many lines from the end")
     made.add_argument("--since", default="", help="a time (RFC 3339), or a duration such as 10m")
@@ -36,7 +37,8 @@ def main(name: str, words: list[str], context: Context) -> int:
     terminal = client.call("GET", f"/containers/{flags.container}/json")["Config"]["Tty"]
     response = client.stream(
         "GET", f"/containers/{flags.container}/logs", stdout=True, stderr=True, follow=flags.follow,
-        timestamps=flags.timestamps, tail=flags.tail, since=moment(flags.since), until=moment(flags.until),
+        timestamps=flags.timestamps, details=flags.details, tail=flags.tail, since=moment(flags.since),
+        until=moment(flags.until),
     )  # fmt: skip
     demultiplexer = Demultiplexer()
     for data in response.chunks():

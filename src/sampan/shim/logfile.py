@@ -28,6 +28,8 @@ class LogFile:
         self._partial: dict[int, bytearray] = {1: bytearray(), 2: bytearray()}
         self._descriptor = -1
         self._size = 0
+        attributes = config.attributes
+        self._attributes = b'"attrs":%s,' % _encode(attributes) if attributes else b""
         self._second = -1
         self._second_text = ""
         if config.driver == "json-file":
@@ -81,11 +83,10 @@ class LogFile:
             self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
         return f"{self._second_text}.{fraction:09d}Z"
 
-    @staticmethod
-    def _record(stream: int, text: bytes, now: str) -> bytes:
+    def _record(self, stream: int, text: bytes, now: str) -> bytes:
         name = b"stdout" if stream == 1 else b"stderr"
-        return b'{"log":%s,"stream":"%s","time":"%s"}\n' % (
-            _encode(text.decode("utf-8", "replace")), name, now.encode(),
+        return b'{"log":%s,"stream":"%s",%s"time":"%s"}\n' % (
+            _encode(text.decode("utf-8", "replace")), name, self._attributes, now.encode(),
         )  # fmt: skip
 
     def _append(self, records: list[bytes]) -> None:

@@ -62,6 +62,8 @@ class LogConfig(Message, frozen=True, kw_only=True):
     path: str = ""
     max_size: int = 0
     max_file: int = 1
+    attributes: dict[str, str] = {}
+    """Told with each line."""
 
 
 class WindowSize(Message, frozen=True, kw_only=True):

@@ -13,14 +13,13 @@ from sampan.api.containers import (
     CreateRequest,
     Empty,
     HostConfig,
-    LogConfig,
     PortBinding,
     RestartPolicy,
     words,
 )
 from sampan.engine import runtimes
 from sampan.engine.config import Config
-from sampan.engine.containers import health
+from sampan.engine.containers import health, log_options
 from sampan.engine.containers.devices import parse_rule
 from sampan.engine.containers.limits import check_resources
 from sampan.engine.containers.signals import parse_signal
@@ -34,10 +33,6 @@ from sampan.oci.image import RunConfig
 _NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _PORT = re.compile(r"(\d+)(?:-(\d+))?(?:/(\w+))?")
 _RESTART_POLICIES = ("", "no", "always", "unless-stopped", "on-failure")
-_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-_DOCKERS_LOG_DRIVERS = ("awslogs", "fluentd", "gcplogs", "gelf", "journald", "local", "splunk", "syslog")
-_LOG_OPTIONS = ("max-size", "max-file", "mode", "compress", "labels", "labels-regex", "env", "env-regex", "tag")
-_LOG_OPTIONS_WITHOUT_EFFECT = ("compress", "labels", "labels-regex", "env", "env-regex", "tag")
 
 
 def check_name(name: str) -> str:
@@ -109,7 +104,7 @@ def check(request: CreateRequest) -> None:
         raise InvalidArgument(f"invalid cgroup parent: {host.cgroup_parent}")
     if host.auto_remove and host.restart_policy.name not in ("", "no"):
         raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
-    _check_log(host.log_config)
+    log_options.check(host.log_config)
     for server in host.dns or ():
         try:
             ip_address(server)
@@ -143,31 +138,6 @@ def check_restart_policy(policy: RestartPolicy | None) -> None:
         raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
     if policy.maximum_retry_count and policy.name != "on-failure":
         raise InvalidArgument("invalid restart policy: maximum retry count can only be used with 'on-failure'")
-
-
-def _check_log(log: LogConfig) -> None:
-    if log.type in _DOCKERS_LOG_DRIVERS:
-        raise Unsupported(f"log driver {log.type} is not supported")
-    if log.type not in ("", "json-file", "none"):
-        raise InvalidArgument(f'error looking up logging plugin {log.type}: plugin "{log.type}" not found')
-    for option, value in (log.config or {}).items():
-        if option not in _LOG_OPTIONS:
-            raise InvalidArgument(f"unknown log opt '{option}' for json-file log driver")
-        if option in _LOG_OPTIONS_WITHOUT_EFFECT:
-            raise Unsupported(f"log option {option} is not supported")
-        if option == "max-size":
-            parse_size(value)
-        if option == "max-file" and (not value.isdigit() or int(value) < 1):
-            raise InvalidArgument(f"invalid value '{value}' for log opt max-file")
-
-
-def parse_size(text: str) -> int:
-    """`10m` in bytes; `-1` is none. Raises InvalidArgument."""
-    number, unit = text.rstrip("bBkKmMgG"), text[len(text.rstrip("bBkKmMgG")) :].lower()[:1]
-    try:
-        return max(0, int(float(number) * _UNITS[unit]))
-    except (ValueError, KeyError):
-        raise InvalidArgument(f"invalid size: '{text}'") from None
 
 
 def _check_modes(config: ContainerConfig, host: HostConfig) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
+from urllib.parse import quote_plus
 
 import msgspec
 
@@ -29,6 +30,7 @@ class Line(msgspec.Struct, frozen=True):
     log: str
     stream: str
     time: str
+    attrs: dict[str, str] = {}
 
 
 _decode = msgspec.json.Decoder(Line).decode
@@ -44,6 +46,7 @@ class Query:
     since: int = 0
     until: int = 0
     timestamps: bool = False
+    details: bool = False
     framed: bool = True
 
     def wants(self, line: Line) -> bool:
@@ -57,6 +60,9 @@ class Query:
     def render(self, line: Line) -> bytes:
         """A line as it goes to the client."""
         text = line.log.encode("utf-8", "replace")
+        if self.details:
+            pairs = (f"{quote_plus(name)}={quote_plus(value)}" for name, value in sorted(line.attrs.items()))
+            text = f"{','.join(pairs)} ".encode() + text
         if self.timestamps:
             text = f"{_fixed(line.time)} ".encode() + text
         if self.framed:

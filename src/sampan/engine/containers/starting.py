@@ -17,8 +17,8 @@ from sampan.api.exec import ExecCreateRequest
 from sampan.core.tasks import Task
 from sampan.engine import runtimes
 from sampan.engine.blocking import run_blocking
-from sampan.engine.containers import announce, health, propagation
-from sampan.engine.containers.accept import parse_size, port_requests
+from sampan.engine.containers import announce, health, log_options, propagation
+from sampan.engine.containers.accept import port_requests
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.execs import process
 from sampan.engine.containers.networking import settings_of
@@ -33,7 +33,6 @@ from sampan.oci.runtime import User
 from sampan.shimapi.messages import (
     Create,
     Event,
-    LogConfig,
     RestartName,
     RestartPolicy,
     Spawn,
@@ -178,7 +177,7 @@ def _prepare(engine: Engine, container: Container, endpoint: Endpoint | None) ->
         stdin=config.open_stdin,
         stdin_once=config.stdin_once,
         window=WindowSize(width=window[1], height=window[0]) if window and any(window) else None,
-        log=log_config(engine, container),
+        log=log_options.settled(engine, container.record),
         restart=restart_policy(container),
         health=health.wanted(record, lambda cmd: process(root, record, ExecCreateRequest(cmd=cmd))),
     )
@@ -193,20 +192,6 @@ def cgroup(container: Container) -> str:
 def restart_policy(container: Container) -> RestartPolicy:
     policy = container.record.host_config.restart_policy
     return RestartPolicy(name=RestartName(policy.name or "no"), maximum_retry_count=policy.maximum_retry_count)
-
-
-def log_config(engine: Engine, container: Container) -> LogConfig:
-    """Raises InvalidArgument."""
-    own = container.record.host_config.log_config
-    options = own.config or {}
-    if own.type == "none":
-        return LogConfig(driver="none")
-    return LogConfig(
-        driver=own.type,
-        path=engine.core.paths.log(container.id),
-        max_size=parse_size(options.get("max-size", "0")),
-        max_file=int(options.get("max-file", "1")),
-    )
 
 
 def _write_files(engine: Engine, container: Container, bundle: str, endpoint: Endpoint | None) -> None:

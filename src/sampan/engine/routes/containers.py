@@ -11,11 +11,10 @@ from aiohttp import web
 from sampan.api.container_documents import ContainerSummary, PruneReport
 from sampan.api.containers import CreateRequest, CreateResponse, UpdateRequest, UpdateResponse, WaitError, WaitResponse
 from sampan.engine.blocking import run_blocking
-from sampan.engine.containers import documents, logs, stats
+from sampan.engine.containers import documents, log_options, logs, stats
 from sampan.engine.containers.container import Container, End
 from sampan.engine.containers.detach import parse_detach_keys
 from sampan.engine.containers.signals import parse_signal
-from sampan.engine.containers.starting import log_config
 from sampan.engine.containers.top import top
 from sampan.engine.http.filters import known_filters, labels_match
 from sampan.engine.http.hijack import MULTIPLEXED_STREAM, RAW_STREAM, hijack, stream_type
@@ -79,11 +78,12 @@ class ContainerRoutes:
             since=_moment(request.text_parameter("since")),
             until=_moment(request.text_parameter("until")),
             timestamps=request.flag("timestamps"),
+            details=request.flag("details"),
             framed=not container.record.config.tty,
         )
         if not query.stdout and not query.stderr:
             raise InvalidArgument("Bad parameters: you must choose at least one stream")
-        config = log_config(self._engine, container)
+        config = log_options.settled(self._engine, container.record)
         if config.driver != "json-file":
             raise Unsupported("configured logging driver does not support reading")
         kind = MULTIPLEXED_STREAM if query.framed and request.api_version >= (1, 42) else RAW_STREAM
