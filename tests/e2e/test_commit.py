@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tarfile
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -74,8 +75,11 @@ def entries(archive: bytes) -> dict[str, tuple[object, ...]]:
 
 
 @pytest.fixture(scope="module")
-def stage(engine: Engine) -> None:
+def stage(engine: Engine) -> Iterator[None]:
     engine.docker("import", "-", "full:1", stdin=image(), check=True)
+    yield
+    engine.remove_containers()
+    engine.docker("rmi", "full:1", check=True)
 
 
 def played(engine: Engine, name: str, *words: str) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
+import tarfile
 import tempfile
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from tests.e2e.conftest import Engine, busybox_tar
+from tests.e2e.test_leaves_nothing import archive as image_archive
+from tests.e2e.test_save_load import layer
 
 pytestmark = pytest.mark.requires("root", "overlay", "bridge", "nftables", "program:docker", "program:busybox")
 
@@ -146,3 +152,62 @@ def test_everything_ends_and_goes_without_room(small: Engine) -> None:
     assert docker("ps", "-aq", check=True).stdout == ""
     ballast.unlink()
     assert docker("run", "--rm", "--network", "none", "box", "echo", "room", check=True).stdout == "room\n"
+
+
+def resident(pid: int) -> int:
+    """The most bytes that a process has had in memory since its references were cleared."""
+    text = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", text)[1]) << 10  # type: ignore[index]
+
+
+def test_archives_and_commits_that_do_not_fit(small: Engine) -> None:
+    """They come to an end in the midst of it, and leave nothing; what fits in the same moment does."""
+    docker = small.docker
+    parts = {"one": os.urandom(9 << 20), "two": os.urandom(9 << 20)}
+    one, two = layer(one=parts["one"]), layer(two=parts["two"])
+    large = image_archive("large:1", one, two)
+    docker("run", "-d", "--name", "writes", "--network", "none", "box", "sh", "-c",
+           "dd if=/dev/zero of=/file bs=1000000 count=6; echo done; sleep 600", check=True)  # fmt: skip
+    while "done" not in docker("logs", "writes").stdout:
+        time.sleep(0.05)
+    before = kept(small)
+    for words, stdin in (
+        (("load",), large), (("import", "-", "large:2"), layer(x=os.urandom(20 << 20))),
+        (("commit", "writes", "c"), b""),
+    ):  # fmt: skip
+        ballast = fill(small) if words[0] == "commit" else None
+        failed = docker(*words, stdin=stdin)
+        assert failed.returncode == 1, words
+        assert "no space left on device" in one_line(failed)
+        assert kept(small) == before
+        if ballast is not None:
+            ballast.unlink()
+    assert docker("images", "-q", "large").stdout == ""
+    assert docker("inspect", "-f", "{{.State.Status}}", "writes").stdout == "running\n"
+    docker("load", stdin=image_archive("small:1", layer(three=b"3" * 1000)), check=True)
+    # To tell where it has gone takes no room, and neither does giving it back.
+    fill(small)
+    assert "writable" in small.sampan("system", "df", "-v", check=True).stdout
+    docker("rmi", "small:1", check=True)
+    docker("rm", "-f", "writes", check=True)
+    (pathlib.Path(small.paths.data_root) / "ballast").unlink()
+
+
+def test_large_archives_are_never_in_memory(engine: Engine) -> None:
+    size = 300 << 20
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        entry = tarfile.TarInfo("big")
+        entry.size = size
+        tar.addfile(entry, io.BytesIO(bytes(size)))
+    pathlib.Path(f"/proc/{engine.pid}/clear_refs").write_text("5")
+    idle = resident(engine.pid)
+    engine.docker("import", "-", "big:1", stdin=buffer.getvalue(), check=True)
+    environment = engine.environment
+    with subprocess.Popen(["docker", "save", "big:1"], env=environment, stdout=subprocess.PIPE) as saving:
+        subprocess.run(["docker", "load"], env=environment, stdin=saving.stdout, stdout=subprocess.DEVNULL, check=True)
+    engine.docker("create", "--name", "big", "big:1", "x", check=True)
+    subprocess.run(["docker", "export", "big"], env=environment, stdout=subprocess.DEVNULL, check=True)
+    assert resident(engine.pid) - idle < 48 << 20
+    engine.docker("rm", "big", check=True)
+    engine.docker("rmi", "big:1", check=True)

@@ -101,6 +101,8 @@ def test_no_container_and_bad_words(engine: Engine) -> None:
 @pytest.mark.parametrize("who", ["docker", "sampan"])
 def test_system_prune(engine: Engine, who: str) -> None:
     command = engine.docker if who == "docker" else engine.sampan
+    engine.docker("system", "prune", "-af", "--volumes", check=True)
+    engine.load_box()
     engine.docker("run", "--name", "ended", "--network", "none", "-v", "/anonymous", "-v", "kept:/v", "box", "sh", "-c",
                   "dd if=/dev/zero of=/file bs=1000 count=50", check=True)  # fmt: skip
     engine.docker("run", "-d", "--name", "runs", "--network", "none", "box", "sleep", "600", check=True)

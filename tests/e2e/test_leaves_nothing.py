@@ -27,7 +27,7 @@ from tests.e2e.test_save_load import layer
 
 pytestmark = pytest.mark.requires("root", "overlay", "bridge", "nftables", "program:busybox")
 
-_SECONDS = float(os.environ.get("SAMPAN_TEST_SECONDS", "20"))
+_SECONDS = float(os.environ.get("SAMPAN_TEST_SECONDS", "15"))
 _TAR = {"Content-Type": "application/x-tar"}
 _NAMES = ("one", "two", "three", "four")
 
@@ -182,10 +182,11 @@ class Player:
         self.client.call("POST", "/images/prune", filters={"dangling": ["false"]})
 
 
-@pytest.fixture
-def fresh() -> Iterator[Engine]:
+@pytest.fixture(params=["", "unpacked"], ids=["as the kernel can", "unpacked"])
+def fresh(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """With each body that layers have."""
     directory = pathlib.Path(tempfile.mkdtemp(prefix="smp", dir="/tmp"))
-    running = Engine(directory)
+    running = Engine(directory, *(("--storage-opt", f"layers={request.param}") if request.param else ()))
     try:
         running.start()
         yield running
