@@ -381,7 +381,8 @@ class Containers:
                 self.publish(container, "kill", {"signal": str(number)})
                 await container.task.kill(number, stop=True)
             if container.paused and container.task is not None:
-                await container.task.resume()
+                with contextlib.suppress(NotFound, Conflict):  # A frozen process may be killed.
+                    await container.task.resume()
                 container.paused = False
             done, _ = await asyncio.wait({ended}, timeout=None if timeout < 0 else timeout)
             if done:
