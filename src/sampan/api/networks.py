@@ -8,11 +8,11 @@ from sampan.api.containers import APIStruct, EndpointSettings
 
 
 class IPAMConfig(APIStruct, frozen=True, kw_only=True, omit_defaults=True):
-    """One subnet: all in CIDR form but the gateway."""
+    """One subnet: all in CIDR form but the gateway. docker-py sends null for what it does not say."""
 
-    subnet: str = ""
-    ip_range: str = msgspec.field(name="IPRange", default="")
-    gateway: str = ""
+    subnet: str | None = None
+    ip_range: str | None = msgspec.field(name="IPRange", default=None)
+    gateway: str | None = None
     auxiliary_addresses: dict[str, str] | None = None
 
 

@@ -72,7 +72,9 @@ class Engine:
             mtu=self.config.mtu,
         )  # fmt: skip
         self.network = await run_blocking(NetworkController, self.core.metadata, settings)
-        self.sandboxes = SandboxPool(self.network, self.spawner.open_netns, run_blocking)
+        self.sandboxes = SandboxPool(
+            self.network, self.spawner.open_netns, self.spawner.enter_netns, run_blocking
+        )  # fmt: skip
         self.volumes = await run_blocking(
             Volumes, self.core.metadata, paths.volumes, self.events.publish,
             lambda name: self.containers.using_volume(name),

@@ -8,39 +8,43 @@ database, one row an endpoint; this is the index over those rows.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
+from itertools import chain
 
-from sampan.errors import Conflict, InvalidArgument, ResourceExhausted
+from sampan.errors import Forbidden, InvalidArgument, ResourceExhausted
 
 
 class AddressPool:
     """The host addresses of a subnet without its network and broadcast address. Not thread safe."""
 
-    def __init__(self, subnet: IPv4Network, taken: Iterable[int] = (), last: int = 0) -> None:
+    def __init__(
+        self, subnet: IPv4Network, taken: Iterable[int] = (), last: int = 0, within: IPv4Network | None = None
+    ) -> None:
         """`taken`: the gateway's and what endpoints hold; `last`: the address that was given out last. All as
-        numbers; those outside the subnet are ignored."""
+        numbers; those outside the subnet are ignored. `within`: the part that addresses are given out of."""
         self.subnet = subnet
         self._first = int(subnet.network_address) + 1
         self._end = int(subnet.broadcast_address)
+        part = within or subnet
+        self._from = max(self._first, int(part.network_address))
+        self._to = min(self._end, int(part.broadcast_address) + 1)
         self._taken = {number for number in taken if self._first <= number < self._end}
         self._next = last + 1
 
     def allocate(self) -> int:
         """The next free address. Raises ResourceExhausted."""
-        size = self._end - self._first
-        if len(self._taken) >= size:
-            raise ResourceExhausted(f"no available IPv4 addresses on this network's address pool {self.subnet}")
-        number = self._next if self._first <= self._next < self._end else self._first
-        while number in self._taken:
-            number = number + 1 if number + 1 < self._end else self._first
-        self._taken.add(number)
-        self._next = number + 1
-        return number
+        start = self._next if self._from <= self._next < self._to else self._from
+        for number in chain(range(start, self._to), range(self._from, start)):
+            if number not in self._taken:
+                self._taken.add(number)
+                self._next = number + 1
+                return number
+        raise ResourceExhausted(f"no available IPv4 addresses on this network's address pools: {self.subnet}")
 
     def take(self, number: int) -> None:
-        """One address in particular. Raises Conflict if it is not free or not in the subnet."""
+        """One address in particular. Raises Forbidden if it is not free or not in the subnet."""
         if not self._first <= number < self._end or number in self._taken:
-            raise Conflict(f"Address already in use: {IPv4Address(number)}")
+            raise Forbidden("Address already in use")
         self._taken.add(number)
 
     def release(self, number: int) -> None:

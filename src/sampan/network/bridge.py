@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 from ipaddress import IPv4Interface, IPv4Network
 
 from sampan.errors import Conflict
@@ -49,26 +50,25 @@ def intact(netlink: Netlink, name: str, index: int) -> bool:
     return link is not None and link.index == index and link.up
 
 
-def other_subnets(netlink: Netlink, own_bridge: str) -> list[IPv4Network]:
-    """The subnets of the host's addresses and routes, those of our own bridge left out."""
-    own = rtnl.find_link(netlink, own_bridge)
-    index = own.index if own is not None else -1
+def other_subnets(netlink: Netlink, own_bridges: Collection[str]) -> list[IPv4Network]:
+    """The subnets of the host's addresses and routes, those of our own bridges left out."""
+    own = {link.index for link in rtnl.links(netlink) if link.name in own_bridges}
     used = [
         IPv4Network((each.address, each.prefix), strict=False)
         for each in rtnl.addresses(netlink)
-        if each.index != index
+        if each.index not in own
     ]
     used += [
         IPv4Network((each.destination, each.prefix), strict=False)
         for each in rtnl.routes(netlink)
-        if each.output != index and each.destination
+        if each.output not in own and each.destination
     ]
     return used
 
 
-def other_holder(netlink: Netlink, own_bridge: str, subnet: IPv4Network) -> str | None:
-    """The name of an interface, not our own bridge, that has an address of that subnet or of one around it."""
-    names = {link.index: link.name for link in rtnl.links(netlink) if link.name != own_bridge}
+def other_holder(netlink: Netlink, own_bridges: Collection[str], subnet: IPv4Network) -> str | None:
+    """The name of an interface, no bridge of ours, that has an address of that subnet or of one around it."""
+    names = {link.index: link.name for link in rtnl.links(netlink) if link.name not in own_bridges}
     for each in rtnl.addresses(netlink):
         if each.index in names and IPv4Network((each.address, each.prefix), strict=False).overlaps(subnet):
             return names[each.index]

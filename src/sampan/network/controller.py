@@ -15,29 +15,31 @@ ports are in its own table: whatever is found there without a row is a leftover.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import msgspec
 
 from sampan.core.metadata import Metadata
-from sampan.errors import Conflict, InvalidArgument, NotFound, ResourceExhausted, Unavailable, Unsupported
-from sampan.linux.netlink import conntrack, rtnl
-from sampan.linux.netlink.nftables import NFNLGRP_NFTABLES
-from sampan.linux.netlink.socket import NETLINK_NETFILTER, NETLINK_ROUTE, Netlink
-from sampan.network import bridge, pools
+from sampan.errors import Conflict, Forbidden, InvalidArgument, NotFound, SampanError, Unavailable
+from sampan.linux.netlink import rtnl
+from sampan.linux.netlink.socket import Netlink
+from sampan.network import definitions, pools
 from sampan.network.addresses import AddressPool, mac_address, parse_mac
-from sampan.network.endpoints import Endpoint, NetworkInfo, PortBinding, PortRequest, Published
-from sampan.network.firewall import ANY_ADDRESS, Firewall, Forward
+from sampan.network.definitions import Definition, NetworkRequest
+from sampan.network.endpoints import PREDEFINED, Endpoint, NetworkInfo, PortBinding, PortRequest, Published, way_out
+from sampan.network.firewall import Segment
+from sampan.network.links import Links
 from sampan.network.pins import unpin
-from sampan.network.ports import PortTable, close_all
-from sampan.network.store import NetworkRow, NetworkStore, PortRow
+from sampan.network.rules import HostRules, reason
+from sampan.network.store import NetworkRow, NetworkStore
 
-_INNER_NAME = "eth0"
 # In a namespace just made lo is 1, and only tunnel modules add links of their own, from 2 on.
 _INNER_INDEX = 100
 
@@ -67,78 +69,63 @@ class NetworkController:
         self._store = NetworkStore(metadata)
         self._networks: dict[str, NetworkRow] = {row.name: row for row in self._store.networks()}
         self._endpoints: dict[str, Endpoint] = {endpoint.id: endpoint for endpoint in self._store.endpoints()}
-        self._by_container = {each.container_id: each for each in self._endpoints.values() if each.container_id}
-        self._ports: dict[str, list[PortRow]] = {}
-        self._taken_ports = PortTable()
-        for row in self._store.ports():
-            self._ports.setdefault(row.endpoint_id, []).append(row)
-            self._taken_ports.add(row.protocol, row.host_ip, row.host_port)
+        self._by_container: dict[str, list[Endpoint]] = {}
+        for each in sorted(self._endpoints.values(), key=lambda each: (not each.bare, each.interface)):
+            if each.container_id:
+                self._by_container.setdefault(each.container_id, []).append(each)
+        self._pools: dict[str, AddressPool] = {}
         # Short holds only, as the engine's loop takes it too; never while waiting for the kernel's rtnl lock.
         self._state = threading.RLock()
-        # One for each socket, for the duration of an exchange. Order: removal, route, filter, state.
-        self._route_lock = threading.RLock()
-        self._filter_lock = threading.RLock()
+        # Order: change, removal, those of links and rules, state.
+        self._links = Links()
+        self._rules = HostRules(self._store, settings.table, self._endpoints.values(), self._state)
         self._removal_lock = threading.Lock()
-        self._route: Netlink | None = None
-        self._filter: Netlink | None = None
-        self._firewall: Firewall | None = None
-        self._namespace = -1
-        self._bridge_index = 0
-        self._addresses: AddressPool | None = None
+        self._change_lock = threading.Lock()
 
     # --- The host's side --------------------------------------------------------------------------
 
     def setup(self) -> None:
-        """Make the bridge, its sysctls and our firewall table as they must be. Idempotent; also repairs.
+        """Make the bridges, their sysctls and our firewall table as they must be. Idempotent; also repairs.
 
         A changed `bridge_address` takes effect when no endpoint is left. Raises ResourceExhausted when no default pool
         is free, Conflict when an interface of the bridge's name is something else or another one has an address of the
-        wanted subnet, Unavailable from the kernel.
+        wanted subnet, Unavailable from the kernel. A user-defined network that cannot be made fails those who want it.
         """
         try:
             os.makedirs(self._settings.netns_dir, mode=0o711, exist_ok=True)
-            with self._route_lock, self._filter_lock:
-                if self._route is None:
-                    self._route = Netlink.open(NETLINK_ROUTE)
-                    self._namespace = self._route.namespace()
-                if self._filter is None:
-                    self._filter = Netlink.open(NETLINK_NETFILTER)
-                self._choose_address(self._route)
-                self._ensure_bridge()
-                self._firewall = Firewall(
-                    self._filter, self._settings.table, self._settings.bridge, self._gateway.network
-                )
-                if not self._firewall.intact(self._forwards()):
-                    self._firewall.replace(self._forwards())
+            self._links.open()
+            self._rules.open()
+            self._choose_address()
+            for row in self._bridged():
+                with contextlib.suppress(*(() if row.name in PREDEFINED else (OSError, SampanError))):
+                    self._ensure_bridge(row)
+            self._rules.ensure(self._segments())
         except OSError as error:
-            raise Unavailable(f"network {self._settings.bridge}: {_reason(error)}") from error
+            raise Unavailable(f"network {self._settings.bridge}: {reason(error)}") from error
 
     def repair(self) -> None:
-        """Restore the bridge and the rules if something else removed them; two short questions when nothing did."""
+        """Restore bridges and rules if something else removed them; short questions when nothing did."""
         try:
-            with self._route_lock:
-                if not bridge.intact(self._routing, self._settings.bridge, self._bridge_index):
-                    self._ensure_bridge()
-            with self._filter_lock:
-                if not self._rules.intact(self._forwards()):
-                    self._rules.replace(self._forwards())
+            for row in self._bridged():
+                if not self._links.intact(self._definition(row)):
+                    with contextlib.suppress(Conflict):
+                        self._ensure_bridge(row)
+            self._rules.repair()
         except OSError as error:
-            raise Unavailable(f"network {self._settings.bridge}: {_reason(error)}") from error
+            raise Unavailable(f"network {self._settings.bridge}: {reason(error)}") from error
 
     def watch(self) -> Netlink:
         """A socket that becomes readable when rules of the host change, ours or others': then drain its `events`
         and call `repair`. The caller closes it. Raises Unavailable."""
         try:
-            netlink = Netlink.open(NETLINK_NETFILTER)
-            netlink.subscribe(NFNLGRP_NFTABLES)
+            return self._rules.watch()
         except OSError as error:
-            raise Unavailable(f"watch the host's rules: {_reason(error)}") from error
-        return netlink
+            raise Unavailable(f"watch the host's rules: {reason(error)}") from error
 
     def adopt(self, live: Collection[str]) -> None:
         """Keep what the containers with these ids hold, remove all else that is ours, and restore the rules.
 
-        Call once after `setup`, when it is known which shims live, and before any endpoint is made.
+        Call once after `setup`, when it is known which shims live, before any endpoint is made.
         """
         with self._state:
             doomed = [each for each in self._endpoints.values() if each.container_id not in live]
@@ -152,46 +139,33 @@ class NetworkController:
                 path = f"{self._settings.netns_dir}/{name}"
                 if path not in known_paths:
                     unpin(path)
-            with self._route_lock, self._filter_lock:
-                for link in rtnl.links(self._routing):
-                    if link.kind == "veth" and link.name.startswith(self._prefix) and link.name not in known_links:
-                        self._delete_link(link.name)
-                self._choose_address(self._routing)
-                self._ensure_bridge()
-                # The subnet may have changed, and elements without rows may be there: all anew, in one transaction.
-                self._firewall = Firewall(
-                    self._filtering, self._settings.table, self._settings.bridge, self._gateway.network
-                )
-                self._firewall.replace(self._forwards())
+            self._links.delete_pairs(self._prefix, known_links)
+            self._choose_address()
+            self._ensure_bridge(self._networks["bridge"])
+            # The subnet may have changed, and elements without rows may be there: all anew, in one transaction.
+            self._rules.ensure(self._segments(), anew=True)
         except OSError as error:
-            raise Unavailable(f"network {self._settings.bridge}: {_reason(error)}") from error
+            raise Unavailable(f"network {self._settings.bridge}: {reason(error)}") from error
 
     def teardown(self) -> None:
-        """Remove everything, endpoints, rules and bridge: for whoever uninstalls. Forwarding stays enabled."""
+        """Remove everything, endpoints, rules and bridges: for whoever uninstalls. Forwarding stays enabled."""
         with self._state:
             endpoints = list(self._endpoints.values())
         for endpoint in endpoints:
             self._remove(endpoint)
-        with self._filter_lock:
-            self._rules.remove()
-        with self._route_lock:
-            self._delete_link(self._settings.bridge)
+        self._rules.remove()
+        for row in self._bridged():
+            self._links.delete(self._definition(row).bridge)
 
     def close(self) -> None:
         """Close the netlink sockets. Namespaces and rules stay."""
-        with self._route_lock, self._filter_lock:
-            for netlink in (self._route, self._filter):
-                if netlink is not None:
-                    netlink.close()
-            if self._namespace >= 0:
-                os.close(self._namespace)
-            self._namespace = -1
-            self._route = self._filter = self._firewall = None
+        self._links.close()
+        self._rules.close()
 
     # --- Networks ---------------------------------------------------------------------------------
 
     def networks(self) -> list[NetworkInfo]:
-        """bridge, host and none, without their endpoints."""
+        """All, without their endpoints."""
         with self._state:
             return [self._info(row) for row in self._networks.values()]
 
@@ -209,29 +183,99 @@ class NetworkController:
                         f"network {name_or_id} is ambiguous ({len(found)} matches found on ID prefix)"
                     )
                 row = found[0]
-            held = tuple(each for each in self._by_container.values() if each.network_id == row.id)
-            return msgspec.structs.replace(self._info(row), endpoints=held)
+            return msgspec.structs.replace(self._info(row), endpoints=tuple(self._held(row)))
 
-    def create(self, name: str, driver: str) -> NetworkInfo:
-        """Raises Unsupported: user-defined networks are not there yet."""
-        raise Unsupported(f"network {name}: creating networks (driver {driver}) is not supported")
+    def _held(self, row: NetworkRow) -> list[Endpoint]:
+        held = (each for endpoints in self._by_container.values() for each in endpoints)
+        return [each for each in held if each.network_id == row.id and not each.bare]
+
+    def create(self, request: NetworkRequest) -> NetworkInfo:
+        """A new bridge network: the row, then its bridge and rules; all or nothing.
+
+        Raises InvalidArgument, Forbidden, Unsupported, NotFound (the driver), Conflict (the name, the bridge's name or
+        the subnet is something else's), ResourceExhausted, Unavailable.
+        """
+        definitions.check(request)
+        with self._change_lock:
+            with self._state:
+                if request.name in self._networks:
+                    raise Conflict(f"network with name {request.name} already exists")
+                own = [self._definition(row) for row in self._bridged()]
+            network_id = os.urandom(32).hex()
+            bridges = [each.bridge for each in own]
+            used = self._links.used_subnets(bridges)
+            definition = definitions.define(request, network_id, own, used, self._settings.mtu)
+            if self._links.exists(definition.bridge):
+                raise Conflict(f"network {request.name}: interface {definition.bridge} exists already")
+            self._links.check_free(definition.subnet, bridges, f"network {request.name}")
+            row = NetworkRow(network_id, request.name, "bridge", time.time_ns(), None, 0, definition)
+            with self._state:
+                self._store.add_network(row)
+                self._networks[row.name] = row
+            try:
+                self._ensure_bridge(row)
+                self._rules.ensure(self._segments())
+            except BaseException as error:
+                self._drop(row)
+                if isinstance(error, OSError):
+                    raise Unavailable(f"network {request.name}: {reason(error)}") from error
+                raise
+            return self._info(row)
+
+    def remove(self, name_or_id: str) -> NetworkInfo:
+        """Raises NotFound, Forbidden for a predefined one and for one that containers are on, Unavailable."""
+        with self._change_lock:
+            info = self.network(name_or_id)
+            if info.predefined:
+                raise Forbidden(f"{info.name} is a pre-defined network and cannot be removed")
+            with self._state:
+                row = self._networks[info.name]
+                if held := self._held(row):
+                    names = ", ".join(f'id:"{each.container_id[:12]}"' for each in held)
+                    raise Forbidden(f"error while removing network: network {info.name} has active endpoints ({names})")
+                # From now on nobody gets an address of it.
+                del self._networks[row.name]
+            try:
+                self._drop(row)
+            except OSError as error:
+                with self._state:
+                    self._networks[row.name] = row
+                raise Unavailable(f"network {row.name}: {reason(error)}") from error
+            return info
+
+    def _drop(self, row: NetworkRow) -> None:
+        with self._state:
+            self._networks.pop(row.name, None)
+        self._links.delete(self._definition(row).bridge)
+        self._rules.ensure(self._segments())
+        with self._state:
+            self._store.remove_network(row.id)
+            self._pools.pop(row.id, None)
 
     def _info(self, row: NetworkRow) -> NetworkInfo:
-        if row.driver != "bridge" or row.address is None:
+        if row.driver != "bridge" or (row.definition is None and row.address is None):
             return NetworkInfo(id=row.id, name=row.name, driver=row.driver, created=row.created)
-        prefix = "com.docker.network.bridge."
-        options = {
-            f"{prefix}default_bridge": "true",
-            f"{prefix}enable_icc": "true",
-            f"{prefix}enable_ip_masquerade": "true",
-            f"{prefix}host_binding_ipv4": ANY_ADDRESS,
-            f"{prefix}name": self._settings.bridge,
-            "com.docker.network.driver.mtu": str(self._settings.mtu),
-        }
+        definition = self._definition(row)
         return NetworkInfo(
-            id=row.id, name=row.name, driver=row.driver, created=row.created, subnet=str(row.address.network),
-            gateway=str(row.address.ip), options=options,
+            id=row.id, name=row.name, driver=row.driver, created=row.created, subnet=str(definition.subnet),
+            gateway=str(definition.interface.ip), ip_range=definition.ip_range, reserved=definition.reserved,
+            configured=definition.configured, internal=definition.internal, attachable=definition.attachable,
+            host_ip=definition.host_ip, labels=definition.labels, options=definition.options,
         )  # fmt: skip
+
+    def _definition(self, row: NetworkRow) -> Definition:
+        if row.definition is not None:
+            return row.definition
+        if row.address is None:
+            raise Unavailable("the network is not set up")
+        return definitions.default_bridge(self._settings.bridge, row.address, self._settings.mtu)
+
+    def _bridged(self) -> list[NetworkRow]:
+        with self._state:
+            return [row for row in self._networks.values() if row.driver == "bridge"]
+
+    def _segments(self) -> list[Segment]:
+        return [self._definition(row).segment for row in self._bridged()]
 
     # --- Endpoints --------------------------------------------------------------------------------
 
@@ -241,42 +285,49 @@ class NetworkController:
         `mac`: colon form; empty: derived from the address. Raises ResourceExhausted (no address left),
         InvalidArgument, NotFound.
         """
-        hardware = parse_mac(mac) if mac else b""
-        key = os.urandom(32).hex()
         sandbox = os.urandom(32).hex()
         path = f"{self._settings.netns_dir}/{sandbox[:12]}"
+        wanted = Endpoint(
+            id=os.urandom(32).hex(), sandbox_id=sandbox, network=network, network_id="", path=path,
+            container_id=container_id,
+        )  # fmt: skip
+        return self._allocate(wanted, mac=mac)
+
+    def _allocate(self, wanted: Endpoint, *, ip: str = "", mac: str = "") -> Endpoint:
+        hardware = parse_mac(mac) if mac else b""
         with self._state:
-            row = self._networks.get(network)
+            row = self._networks.get(wanted.network)
             if row is None or row.driver == "host":
-                raise NotFound(f"network {network} not found")
+                raise NotFound(f"network {wanted.network} not found")
+            endpoint = msgspec.structs.replace(wanted, network_id=row.id)
             if row.driver == "null":
-                endpoint = Endpoint(
-                    id=key, sandbox_id=sandbox, network=network, network_id=row.id, path=path, container_id=container_id
-                )
                 self._store.add_endpoint(endpoint)
             else:
-                gateway = self._gateway
-                pool = self._pool
-                number = pool.allocate()
+                definition, pool = self._definition(row), self._pool(row)
+                if ip:
+                    number = int(IPv4Address(ip))
+                    pool.take(number)
+                else:
+                    number = pool.allocate()
                 try:
-                    endpoint = Endpoint(
-                        id=key, sandbox_id=sandbox, network=network, network_id=row.id, path=path,
-                        container_id=container_id, ip=str(IPv4Address(number)), prefix=gateway.network.prefixlen,
-                        gateway=str(gateway.ip), mac=(hardware or mac_address(number)).hex(":"),
+                    endpoint = msgspec.structs.replace(
+                        endpoint, ip=str(IPv4Address(number)), prefix=definition.subnet.prefixlen,
+                        gateway="" if definition.internal else str(definition.interface.ip),
+                        mac=(hardware or mac_address(number)).hex(":"),
                         host_interface=self._prefix + os.urandom(4).hex()[:7],
                     )  # fmt: skip
                     self._store.add_endpoint(endpoint)
                 except BaseException:
                     pool.release(number)
                     raise
-            self._endpoints[key] = endpoint
-            if container_id:
-                self._by_container[container_id] = endpoint
+            self._endpoints[endpoint.id] = endpoint
+            if endpoint.container_id:
+                self._by_container.setdefault(endpoint.container_id, []).append(endpoint)
             return endpoint
 
-    def attach(self, endpoint: Endpoint, netlink_fd: int) -> None:
-        """Wire the namespace that the NETLINK_ROUTE socket was opened in: lo up, and on a bridge network eth0 with its
-        address and routes. The descriptor stays the caller's.
+    def attach(self, endpoint: Endpoint, netlink_fd: int, *, route: bool = True) -> None:
+        """Wire the namespace that the NETLINK_ROUTE socket was opened in: lo up, and on a bridge network the interface
+        with its address and, if `route`, the default route. The descriptor stays the caller's.
 
         On failure no interface is left (the endpoint still wants `discard`). Raises Unavailable.
         """
@@ -286,142 +337,166 @@ class NetworkController:
             if not endpoint.ip:
                 inside.request(loopback)
                 return
-            try:
+            with self._state:
+                row = self._networks.get(endpoint.network)
+            if row is None:
+                raise NotFound(f"network {endpoint.network} not found")
+            definition = self._definition(row)
+            index = _INNER_INDEX + int(endpoint.interface.removeprefix("eth"))
+            requests = [
                 # The pair is made from within, so that the inner end's index is ours to choose and all of
                 # that side is one system call.
-                inside.request(
-                    rtnl.add_veth(
-                        _INNER_NAME, index=_INNER_INDEX, mac=bytes.fromhex(endpoint.mac.replace(":", "")),
-                        mtu=self._settings.mtu, peer_name=endpoint.host_interface, peer_namespace=self._namespace,
-                    ),
-                    loopback,
-                    rtnl.without_ipv6(_INNER_INDEX),
-                    rtnl.set_link(_INNER_INDEX, up=True),
-                    rtnl.add_address(_INNER_INDEX, IPv4Address(endpoint.ip).packed, endpoint.prefix),
-                    rtnl.add_route(gateway=IPv4Address(endpoint.gateway).packed, output=_INNER_INDEX),
-                )  # fmt: skip
-                with self._route_lock:
-                    self._join_bridge(endpoint.host_interface)
+                rtnl.add_veth(
+                    endpoint.interface, index=index, mac=bytes.fromhex(endpoint.mac.replace(":", "")),
+                    mtu=definition.mtu, peer_name=endpoint.host_interface, peer_namespace=self._links.namespace,
+                ),
+                loopback,
+                rtnl.without_ipv6(index),
+                rtnl.set_link(index, up=True),
+                rtnl.add_address(index, IPv4Address(endpoint.ip).packed, endpoint.prefix),
+            ]  # fmt: skip
+            if route and endpoint.gateway:
+                requests.append(rtnl.add_route(gateway=IPv4Address(endpoint.gateway).packed, output=index))
+            try:
+                inside.request(*requests)
+                self._links.join(definition, endpoint.host_interface, lambda: self._ensure_bridge(row))
             except OSError:
-                with self._route_lock:
-                    self._delete_link(endpoint.host_interface)
+                self._links.delete(endpoint.host_interface)
                 raise
         except OSError as error:
-            raise Unavailable(f"attach endpoint {endpoint.id[:12]} to {endpoint.network}: {_reason(error)}") from error
+            raise Unavailable(f"attach endpoint {endpoint.id[:12]} to {endpoint.network}: {reason(error)}") from error
         finally:
             inside.detach()
 
-    def _join_bridge(self, name: str) -> None:
-        try:
-            self._routing.request(
-                rtnl.without_ipv6(name=name),
-                rtnl.set_link(name=name, up=True, master=self._bridge_index),
-                # Where br_netfilter is active, a container that reaches its own published port is switched back to
-                # itself, instead of being routed.
-                rtnl.hairpin(name=name),
-            )
-        except OSError:
-            # The bridge has vanished, or another link has its index now.
-            if bridge.intact(self._routing, self._settings.bridge, self._bridge_index):
-                raise
-            self._ensure_bridge()
-
-    def claim(self, endpoint: Endpoint, container_id: str) -> Endpoint:
-        """Give a ready endpoint to a container."""
+    def claim(self, endpoint: Endpoint, container_id: str, *, bare: bool = False) -> Endpoint:
+        """Give a ready endpoint to a container; `bare`: as a sandbox that `connect` puts onto networks."""
         with self._state:
             if endpoint.id not in self._endpoints:
                 raise NotFound(f"endpoint {endpoint.id} not found")
-            claimed = msgspec.structs.replace(endpoint, container_id=container_id)
-            self._store.set_container(endpoint.id, container_id)
+            claimed = msgspec.structs.replace(endpoint, container_id=container_id, bare=bare)
+            self._store.set_container(endpoint.id, container_id, bare=bare)
             self._endpoints[endpoint.id] = claimed
-            self._by_container[container_id] = claimed
+            self._by_container[container_id] = [claimed]
             return claimed
 
     def endpoint(self, container_id: str) -> Endpoint | None:
-        """What the container holds."""
+        """The first that the container holds: its sandbox."""
         with self._state:
-            return self._by_container.get(container_id)
+            held = self._by_container.get(container_id)
+            return held[0] if held else None
+
+    def endpoints(self, container_id: str) -> list[Endpoint]:
+        """The container's place on each of its networks."""
+        with self._state:
+            return [each for each in self._by_container.get(container_id, ()) if not each.bare]
+
+    # --- Several networks -------------------------------------------------------------------------
+
+    def connect(
+        self, container_id: str, network: str, netlink_fd: int, *, ip: str = "", mac: str = "", priority: int = 0
+    ) -> Endpoint:
+        """Put the container's sandbox, in which the NETLINK_ROUTE socket was opened, onto one more network, as the next
+        free `ethN`. Its way out, and with it what is published, may change. The descriptor stays the caller's.
+
+        Raises what `allocate` and `attach` raise, and Forbidden for an address in use; then nothing is changed.
+        """
+        with self._state:
+            held = self._by_container.get(container_id)
+            if not held:
+                raise NotFound(f"container {container_id} has no sandbox")
+            if any(each.network == network and not each.bare for each in held):
+                raise Forbidden(f"endpoint for {container_id[:12]} already exists in network {network}")
+            taken = {each.interface for each in held if each.ip}
+            name = next(f"eth{number}" for number in range(len(taken) + 1) if f"eth{number}" not in taken)
+            wanted = Endpoint(
+                id=os.urandom(32).hex(), sandbox_id=held[0].sandbox_id, network=network, network_id="",
+                path=held[0].path, container_id=container_id, interface=name, priority=priority,
+            )  # fmt: skip
+            endpoint = self._allocate(wanted, ip=ip, mac=mac)
+        try:
+            self.attach(endpoint, netlink_fd, route=False)
+            self._lead_out(container_id, netlink_fd)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._remove(endpoint)
+            raise
+        return endpoint
+
+    def disconnect(self, container_id: str, network: str, netlink_fd: int) -> Endpoint:
+        """Take the container off the network; the sandbox stays. Raises NotFound, Unavailable."""
+        with self._state:
+            held = self._by_container.get(container_id, [])
+            endpoint = next((each for each in held if each.network == network and not each.bare), None)
+            if endpoint is None:
+                raise NotFound(f"container {container_id} is not connected to network {network}")
+            rest = [each for each in held if each is not endpoint]
+            if not rest:
+                bare = Endpoint(
+                    id=os.urandom(32).hex(), sandbox_id=endpoint.sandbox_id, network="none",
+                    network_id=self._networks["none"].id, path=endpoint.path, container_id=container_id, bare=True,
+                )  # fmt: skip
+                self._store.add_endpoint(bare)
+                self._endpoints[bare.id] = bare
+                held.insert(0, bare)
+        try:
+            if new := way_out(rest):
+                self._rules.move(endpoint, new)
+            self._remove(endpoint)
+            self._lead_out(container_id, netlink_fd)
+        except OSError as error:
+            raise Unavailable(f"disconnect {container_id[:12]} from {network}: {reason(error)}") from error
+        return endpoint
+
+    def _lead_out(self, container_id: str, netlink_fd: int) -> None:
+        """The default route by the gateway that is to be it, and what is published as well."""
+        held = self.endpoints(container_id)
+        chosen = way_out(held)
+        inside = Netlink(netlink_fd)
+        try:
+            if chosen is None:
+                with contextlib.suppress(ProcessLookupError):  # ESRCH: there was none.
+                    inside.request(rtnl.delete_default_route())
+                return
+            index = _INNER_INDEX + int(chosen.interface.removeprefix("eth"))
+            gateway = IPv4Address(chosen.gateway).packed
+            inside.request(rtnl.add_route(gateway=gateway, output=index, replace=True))
+        except OSError as error:
+            raise Unavailable(f"route of container {container_id[:12]}: {reason(error)}") from error
+        finally:
+            inside.detach()
+        for each in held:
+            if each is not chosen:
+                self._rules.move(each, chosen)
 
     # --- Published ports --------------------------------------------------------------------------
 
     def publish(self, endpoint: Endpoint, requests: Iterable[PortRequest], name: str = "") -> Published:
         """Reserve host ports and forward them, in one transaction; all or nothing.
 
-        `name`: the container's, for the message. The rules stand until `release`. Raises ResourceExhausted, in
-        Docker's words (`driver failed programming external connectivity on endpoint …`).
+        `name`: the container's, for the message. The rules stand until `release`. With several networks, those of the
+        container's way out count; with none, nothing is published, as with Docker. Raises ResourceExhausted, in its
+        words (`driver failed programming external connectivity on endpoint …`).
         """
         requests = tuple(requests)
-        if not requests or not endpoint.ip:
+        chosen = way_out(self.endpoints(endpoint.container_id)) or endpoint
+        if not requests or not chosen.gateway:
             return Published()
-        rows: list[PortRow] = []
-        sockets: list[int] = []
-        with self._state:
-            try:
-                # The fixed ones first, so that a range or an ephemeral one does not take what another asks for by name.
-                for wanted in sorted(requests, key=_choice):
-                    port, fd = self._taken_ports.choose(wanted, endpoint.ip)
-                    rows.append(
-                        PortRow(
-                            endpoint.id, wanted.protocol, wanted.host_ip or ANY_ADDRESS, port, wanted.container_port
-                        )
-                    )
-                    if fd is not None:
-                        sockets.append(fd)
-                self._store.add_ports(rows)
-                self._ports[endpoint.id] = [*self._ports.get(endpoint.id, ()), *rows]
-            except BaseException as error:
-                self._forget_ports(rows)
-                close_all(sockets)
-                if isinstance(error, ResourceExhausted):
-                    raise ResourceExhausted(f"{_context(endpoint, name)}: {error.message}") from None
-                raise
-        forwards = [_forward(endpoint, row) for row in rows]
-        try:
-            with self._filter_lock:
-                try:
-                    self._rules.publish(forwards)
-                except OSError:
-                    # Something flushed the table, or a leftover is in the way: make it as the rows say.
-                    self._rules.replace(self._forwards())
-                self._forget_flows(endpoint, rows)
-        except BaseException as error:
-            with self._state:
-                self._forget_ports(rows)
-                self._store.remove_ports(endpoint.id)
-                self._ports.pop(endpoint.id, None)
-            close_all(sockets)
-            if isinstance(error, OSError):
-                raise Unavailable(f"{_context(endpoint, name)}: {_reason(error)}") from error
-            raise
-        return Published(bindings=tuple(map(_binding, rows)), sockets=tuple(sockets))
+        return self._rules.publish(chosen, requests, name, self.network(chosen.network_id).host_ip)
 
     def bindings(self, container_id: str) -> tuple[PortBinding, ...]:
         """The container's published ports."""
-        with self._state:
-            endpoint = self._by_container.get(container_id)
-            return tuple(map(_binding, self._ports.get(endpoint.id, ()))) if endpoint is not None else ()
-
-    def _forget_ports(self, rows: Iterable[PortRow]) -> None:
-        for row in rows:
-            self._taken_ports.remove(row.protocol, row.host_ip, row.host_port)
-
-    def _forget_flows(self, endpoint: Endpoint, rows: Iterable[PortRow]) -> None:
-        """UDP flows that go on as the state before these ports told them to."""
-        for row in rows:
-            if row.protocol == "udp":
-                for flow in conntrack.udp_flows(self._filtering, row.host_port):
-                    if row.host_ip in (ANY_ADDRESS, str(IPv4Address(flow.destination))):
-                        conntrack.forget(self._filtering, flow)
+        return tuple(each for held in self.endpoints(container_id) for each in self._rules.bindings(held))
 
     # --- The end ----------------------------------------------------------------------------------
 
     def release(self, container_id: str) -> None:
-        """Unpublish, remove the namespace's pin and free the address of what the container holds. Idempotent.
+        """Unpublish, remove the namespace's pin and free the addresses of what the container holds. Idempotent.
 
         Call it when the shim is gone: it holds the port reservations. Raises Unavailable, and then can be called again.
         """
-        endpoint = self.endpoint(container_id)
-        if endpoint is not None:
+        with self._state:
+            held = list(self._by_container.get(container_id, ()))
+        for endpoint in reversed(held):
             self.discard(endpoint)
 
     def discard(self, endpoint: Endpoint) -> None:
@@ -429,146 +504,75 @@ class NetworkController:
         try:
             self._remove(endpoint)
         except OSError as error:
-            raise Unavailable(f"release endpoint {endpoint.id[:12]}: {_reason(error)}") from error
+            raise Unavailable(f"release endpoint {endpoint.id[:12]}: {reason(error)}") from error
 
     def _remove(self, endpoint: Endpoint, *, rules: bool = True) -> None:
-        """The kernel's side first, then the row. The interface pair goes with the namespace, which the kernel takes
-        down in its own time: deleting it here would make the caller wait for RCU grace periods."""
+        """The kernel's side first, then the row. A sandbox's last interface goes with the namespace, which the kernel
+        takes down in its own time: deleting it here would make the caller wait for RCU grace periods."""
         # One at a time: what a second caller saw of the same endpoint could be another's by then.
         with self._removal_lock:
             with self._state:
                 if endpoint.id not in self._endpoints:
                     return
-                rows = self._ports.get(endpoint.id, [])
-            if rows and rules:
-                with self._filter_lock:
-                    try:
-                        self._rules.withdraw([_forward(endpoint, row) for row in rows])
-                    except OSError:
-                        # Something flushed the rules: make the table as the rows of all others say.
-                        with self._state:
-                            self._ports.pop(endpoint.id, None)
-                        self._rules.replace(self._forwards())
-                    self._forget_flows(endpoint, rows)
-            unpin(endpoint.path)
+                last = sum(each.path == endpoint.path for each in self._endpoints.values()) == 1
+            if rules:
+                self._rules.withdraw(endpoint)
+            if last:
+                unpin(endpoint.path)
+            elif endpoint.host_interface:
+                self._links.delete(endpoint.host_interface)
             with self._state:
                 self._store.remove_endpoint(endpoint.id)
-                self._forget_ports(rows)
-                self._ports.pop(endpoint.id, None)
-                held = self._endpoints.pop(endpoint.id)
-                if self._by_container.get(held.container_id) is held:
-                    del self._by_container[held.container_id]
-                if endpoint.ip and self._addresses is not None:
-                    self._addresses.release(int(IPv4Address(endpoint.ip)))
+                self._rules.forget(endpoint)
+                gone = self._endpoints.pop(endpoint.id)
+                held = [each for each in self._by_container.get(gone.container_id, ()) if each is not gone]
+                if held:
+                    self._by_container[gone.container_id] = held
+                else:
+                    self._by_container.pop(gone.container_id, None)
+                if endpoint.ip and endpoint.network_id in self._pools:
+                    self._pools[endpoint.network_id].release(int(IPv4Address(endpoint.ip)))
 
-    # --- Inside -----------------------------------------------------------------------------------
+    def _pool(self, row: NetworkRow) -> AddressPool:
+        """With `_state` held."""
+        pool = self._pools.get(row.id)
+        if pool is None:
+            definition = self._definition(row)
+            held = [int(IPv4Address(each.ip)) for each in self._endpoints.values() if each.network_id == row.id]
+            within = IPv4Network(definition.ip_range, strict=False) if definition.ip_range else None
+            taken = [*definition.kept_back, *held]
+            pool = self._pools[row.id] = AddressPool(definition.subnet, taken, row.last_address, within)
+        return pool
 
-    @property
-    def _routing(self) -> Netlink:
-        if self._route is None:
-            raise Unavailable("the network is not set up")
-        return self._route
-
-    @property
-    def _filtering(self) -> Netlink:
-        if self._filter is None:
-            raise Unavailable("the network is not set up")
-        return self._filter
-
-    @property
-    def _rules(self) -> Firewall:
-        if self._firewall is None:
-            raise Unavailable("the network is not set up")
-        return self._firewall
-
-    @property
-    def _gateway(self) -> IPv4Interface:
-        address = self._networks["bridge"].address
-        if address is None:
-            raise Unavailable("the network is not set up")
-        return address
-
-    @property
-    def _pool(self) -> AddressPool:
-        if self._addresses is None:
-            raise Unavailable("the network is not set up")
-        return self._addresses
-
-    def _choose_address(self, netlink: Netlink) -> None:
+    def _choose_address(self) -> None:
         """The bridge's address: what is in use stays while an endpoint is left; then the setting's, then the
         stored one if nothing else on the host overlaps it, then a default pool's."""
         with self._state:
             row = self._networks["bridge"]
             in_use = any(each.network_id == row.id for each in self._endpoints.values())
             address = row.address
+            others = [each.definition for each in self._networks.values() if each.definition]
+        bridges = [self._settings.bridge, *(each.bridge for each in others)]
         if self._wanted_address is not None:
             if address is None or not in_use:
                 address = self._wanted_address
-                # The host would send what is meant for a container there.
-                if holder := bridge.other_holder(netlink, self._settings.bridge, address.network):
-                    raise Conflict(f"bridge address {address}: interface {holder} has an address of that network")
+                self._links.check_free(address.network, bridges, f"bridge address {address}")
+                if any(address.network.overlaps(each.subnet) for each in others):
+                    raise Conflict(f"bridge address {address}: a network has addresses of that subnet")
         elif address is None or not in_use:
-            used = bridge.other_subnets(netlink, self._settings.bridge)
+            used = [*self._links.used_subnets(bridges), *(each.subnet for each in others)]
             if address is None or any(address.network.overlaps(each) for each in used if each.prefixlen):
                 subnet = pools.choose(used)
                 address = IPv4Interface((int(subnet.network_address) + 1, subnet.prefixlen))
         with self._state:
             if address != row.address:
                 self._store.set_address(row.id, address)
-                row = next(each for each in self._store.networks() if each.id == row.id)
-                self._networks["bridge"] = row
-                self._addresses = None
-            if self._addresses is None:
-                held = [int(IPv4Address(each.ip)) for each in self._endpoints.values() if each.network_id == row.id]
-                self._addresses = AddressPool(address.network, [int(address.ip), *held], row.last_address)
+                self._networks["bridge"] = next(each for each in self._store.networks() if each.id == row.id)
+                self._pools.pop(row.id, None)
 
-    def _ensure_bridge(self) -> None:
+    def _ensure_bridge(self, row: NetworkRow) -> None:
         """Also puts ports back that lost their bridge."""
-        settings = self._settings
-        index = bridge.ensure(self._routing, settings.bridge, self._gateway, settings.mtu)
         with self._state:
-            ours = {each.host_interface for each in self._endpoints.values() if each.host_interface}
-        if ours:
-            for link in rtnl.links(self._routing):
-                if link.name in ours and link.master != index:
-                    self._routing.request(
-                        rtnl.set_link(link.index, up=True, master=index), rtnl.hairpin(name=link.name)
-                    )
-        self._bridge_index = index
-
-    def _delete_link(self, name: str) -> None:
-        try:
-            self._routing.request(rtnl.delete_link(name=name))
-        except OSError as error:
-            if error.errno != 19:  # ENODEV: gone with its namespace.
-                raise
-
-    def _forwards(self) -> list[Forward]:
-        with self._state:
-            return [_forward(self._endpoints[key], row) for key, rows in self._ports.items() for row in rows]
-
-
-def _choice(request: PortRequest) -> int:
-    if not request.host_port_first:
-        return 2
-    return 0 if request.host_port_first == request.host_port_last else 1
-
-
-def _forward(endpoint: Endpoint, row: PortRow) -> Forward:
-    return Forward(row.protocol, row.host_ip, row.host_port, endpoint.ip, row.container_port)
-
-
-def _binding(row: PortRow) -> PortBinding:
-    return PortBinding(
-        container_port=row.container_port, protocol=row.protocol, host_ip=row.host_ip, host_port=row.host_port
-    )
-
-
-def _context(endpoint: Endpoint, name: str) -> str:
-    return (
-        f"driver failed programming external connectivity on endpoint {name or endpoint.container_id} ({endpoint.id})"
-    )
-
-
-def _reason(error: OSError) -> str:
-    return str(error.args[1]) if len(error.args) > 1 else str(error)
+            held = (each for each in self._endpoints.values() if each.network_id == row.id)
+            ports = {each.host_interface for each in held if each.host_interface}
+        self._links.ensure(self._definition(row), ports)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
+
+PREDEFINED = ("bridge", "host", "none")
+"""The networks that are always there."""
 
 
 class PortRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,11 +34,14 @@ class PortBinding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A network namespace ("sandbox") and its one interface in a network.
+    """A network namespace ("sandbox") and one interface of it in a network.
 
-    `id`: 64 hex digits (Docker's EndpointID). `sandbox_id`: 64 hex digits. `path`: the namespace's pin, which goes
-    into the OCI spec as the `network` namespace's path. `container_id` is empty while nobody has taken it.
-    On network `none` the address fields are empty. `mac` is in colon form.
+    `id`: 64 hex digits (Docker's EndpointID). `sandbox_id`: 64 hex digits; several endpoints may share a sandbox, which
+    is there as long as one of them is. `path`: the namespace's pin, which goes into the OCI spec as the `network`
+    namespace's path. `container_id` is empty while nobody has taken it. `interface`: the inner one's name.
+    On network `none` the address fields are empty. `bare`: it stands for the sandbox alone, whose container is on other
+    networks, or on none any more. `mac` is in colon form. Of a container's gateways, the one with the highest
+    `priority` is its way out; an `internal` network has no gateway.
     """
 
     id: str
@@ -47,10 +55,21 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     gateway: str = ""
     mac: str = ""
     host_interface: str = ""
+    interface: str = "eth0"
+    priority: int = 0
+    bare: bool = False
+
+
+def way_out(endpoints: Iterable[Endpoint]) -> Endpoint | None:
+    """A container's default route, and where its ports are published: of those that lead anywhere, the one with the
+    highest priority; of equals, the network's name decides."""
+    found = [each for each in endpoints if each.gateway]
+    return min(found, key=lambda each: (-each.priority, each.network), default=None)
 
 
 class NetworkInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A network, for list and inspect. `created`: nanoseconds since the epoch. `driver`: bridge, host or null."""
+    """A network, for list and inspect. `created`: nanoseconds since the epoch. `driver`: bridge, host or null.
+    `configured`: its subnet was asked for, so that addresses may be too."""
 
     id: str
     name: str
@@ -58,9 +77,20 @@ class NetworkInfo(msgspec.Struct, frozen=True, kw_only=True):
     created: int
     subnet: str = ""
     gateway: str = ""
+    ip_range: str = ""
+    reserved: dict[str, str] = {}
+    configured: bool = False
+    internal: bool = False
+    attachable: bool = False
+    host_ip: str = ""
+    labels: dict[str, str] = {}
     options: dict[str, str] = {}
     endpoints: tuple[Endpoint, ...] = ()
-    """Those that containers hold; filled by `NetworkController.inspect` alone."""
+    """Those that containers hold; filled by `NetworkController.network` alone."""
+
+    @property
+    def predefined(self) -> bool:
+        return self.name in PREDEFINED
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):

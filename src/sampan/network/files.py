@@ -24,9 +24,13 @@ _UPSTREAM_RESOLV_CONF = "/run/systemd/resolve/resolv.conf"
 
 
 def hosts(
-    hostname: str, domainname: str = "", ip: str = "", extra_hosts: Sequence[str] = (), host_gateway: str = ""
+    hostname: str,
+    domainname: str = "",
+    addresses: Sequence[str] = (),
+    extra_hosts: Sequence[str] = (),
+    host_gateway: str = "",
 ) -> str:
-    """`ip`: the container's own address; empty: none, as on network none. `extra_hosts`: `name:address` (or
+    """`addresses`: the container's own; none on network none. `extra_hosts`: `name:address` (or
     `name=address`), where the address `host-gateway` stands for `host_gateway`. Raises InvalidArgument."""
     lines = [_FIXED_HOSTS]
     for entry in extra_hosts:
@@ -36,9 +40,8 @@ def hosts(
                 raise InvalidArgument("unable to derive the IP value for host-gateway")
             address = host_gateway
         lines.append(f"{address}\t{name}\n")
-    if ip:
-        names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
-        lines.append(f"{ip}\t{names}\n")
+    names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
+    lines += [f"{address}\t{names}\n" for address in addresses]
     return "".join(lines)
 
 

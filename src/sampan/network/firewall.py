@@ -1,15 +1,18 @@
-"""Our one nftables table: masquerading, published ports and what may be forwarded.
+"""Our one nftables table: masquerading, published ports, what may be forwarded, and what keeps networks apart.
 
-The rules never change while the engine runs; published ports are elements of two maps, so that a thousand ports cost as
-many rules as one, and publishing or withdrawing a container's ports is one transaction.
+Published ports are elements of two maps and bridges are elements of sets, so that a thousand ports cost as many rules
+as one. A network adds elements, and two rules that only a connection's first packet meets. Publishing or withdrawing a
+container's ports is one transaction, and so is a network's coming and going, which makes the table anew.
 
-    raw (prerouting)   what comes from a container to 127.0.0.0/8 is dropped: the bridge has route_localnet set
+    raw (prerouting)   what comes from a container to 127.0.0.0/8 is dropped: the bridges have route_localnet set
     prerouting, output new connections to an address of this host are redirected as the maps say, those from
                        containers and from the host itself, loopback included, as well
-    postrouting        masquerade what leaves the subnet; what comes from 127.0.0.0/8, which nobody could
+    postrouting        masquerade what leaves a network's subnet; what comes from 127.0.0.0/8, which nobody could
                        answer; and what a container sends by a published port to its own bridge, which would
                        be answered directly, past the translation. All else keeps its source address
-    forward            from the bridge: everything. To it: answers and published ports; nothing else
+    forward            to a bridge: answers; what comes from the same bridge, if its containers may speak with one
+                       another (the set `talking` has pairs of names); published ports; nothing else. From an internal
+                       bridge: only what goes to itself. From another one: everything that leaves our bridges
 
 Other tables on the host are left alone, and a drop in any of them holds. The exception is Docker's chain DOCKER-USER,
 made for the rules of others: where Docker runs too, everything forwarded is dropped unless a rule there accepts it, so
@@ -30,7 +33,9 @@ PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": 132}
 ANY_ADDRESS = "0.0.0.0"
 
 _BY_PORT, _BY_ADDRESS = "ports", "address_ports"
+_BRIDGES, _TALKING, _INTERNAL = "bridges", "talking", "internal"
 _FOREIGN_TABLE, _FOREIGN_CHAIN = "filter", "DOCKER-USER"
+_WAYS = ("from", "to")
 
 
 @dataclass(frozen=True)
@@ -45,15 +50,26 @@ class Forward:
     port: int
 
 
-class Firewall:
-    """The table `table` for the bridge `bridge` with the subnet. Not thread safe."""
+@dataclass(frozen=True)
+class Segment:
+    """A network as the rules see it. `talking`: its containers may reach one another. `internal`: nothing leaves it and
+    nothing comes in. `masquerade`: outside, its containers have the host's address."""
 
-    def __init__(self, netlink: Netlink, table: str, bridge: str, subnet: IPv4Network) -> None:
-        """`netlink`: a NETLINK_NETFILTER socket."""
+    bridge: str
+    subnet: IPv4Network
+    talking: bool = True
+    internal: bool = False
+    masquerade: bool = True
+
+
+class Firewall:
+    """The table `table`. Not thread safe."""
+
+    def __init__(self, netlink: Netlink, table: str, segments: Iterable[Segment] = ()) -> None:
+        """`netlink`: a NETLINK_NETFILTER socket. `segments` may be set anew; `replace` then makes it so."""
         self._netlink = netlink
         self._table = table
-        self._bridge = bridge
-        self._subnet = subnet
+        self.segments = tuple(segments)
         self._generation = -1
 
     def replace(self, forwards: Iterable[Forward]) -> None:
@@ -63,6 +79,9 @@ class Firewall:
         batch.delete_table()
         batch.add_table()
         self._add_rules(batch)
+        for name, keys in self._sets().items():
+            if keys:
+                batch.add_elements(name, [(key, b"") for key in sorted(keys)])
         by_port, by_address = _elements(forwards)
         if by_port:
             batch.add_elements(_BY_PORT, by_port)
@@ -108,6 +127,9 @@ class Firewall:
                 return False
             if nft.elements(self._netlink, self._table, _BY_ADDRESS) != dict(by_address):
                 return False
+            for name, keys in self._sets().items():
+                if nft.elements(self._netlink, self._table, name).keys() != keys:
+                    return False
         except FileNotFoundError:
             return False
         self._accept_in_foreign_chain()
@@ -122,43 +144,57 @@ class Firewall:
         batch.commit(self._netlink)
         foreign = nft.Batch(_FOREIGN_TABLE)
         for handle, comment in nft.rules(self._netlink, _FOREIGN_TABLE, _FOREIGN_CHAIN):
-            if comment == self._comment:
+            if self._is_ours(comment):
                 foreign.delete_rule(_FOREIGN_CHAIN, handle)
         foreign.commit(self._netlink)
 
     @property
     def _comment(self) -> str:
-        return f"sampan {self._bridge}"
+        return f"sampan {self._table}"
+
+    def _is_ours(self, comment: str) -> bool:
+        return comment.startswith(f"{self._comment} ")
+
+    def _sets(self) -> dict[str, set[bytes]]:
+        names = {each: nft.interface(each.bridge) for each in self.segments}
+        return {
+            _BRIDGES: set(names.values()),
+            _TALKING: {name * 2 for each, name in names.items() if each.talking},
+            _INTERNAL: {name for each, name in names.items() if each.internal},
+        }
 
     def _accept_in_foreign_chain(self) -> None:
+        # Which bridges a rule is for is in its comment, as the kernel gives rules back in a form that is no name.
+        wanted = {f"{self._comment} {way} {each.bridge}": each.bridge for each in self.segments for way in _WAYS}
         try:
             found = nft.rules(self._netlink, _FOREIGN_TABLE, _FOREIGN_CHAIN)
             exists = nft.chain_exists(self._netlink, _FOREIGN_TABLE, _FOREIGN_CHAIN)
-            if not exists or sum(comment == self._comment for _, comment in found) == 2:
+            ours = [(handle, comment) for handle, comment in found if self._is_ours(comment)]
+            if not exists or sorted(comment for _, comment in ours) == sorted(wanted):
                 return
             batch = nft.Batch(_FOREIGN_TABLE)
-            for handle, comment in found:
-                if comment == self._comment:
-                    batch.delete_rule(_FOREIGN_CHAIN, handle)
-            bridge = nft.equal(nft.interface(self._bridge))
-            for load in (nft.input_name(), nft.output_name()):
-                batch.add_rule(_FOREIGN_CHAIN, load, bridge, nft.verdict(nft.ACCEPT), comment=self._comment, first=True)
+            for handle, _ in ours:
+                batch.delete_rule(_FOREIGN_CHAIN, handle)
+            for comment, bridge in wanted.items():
+                load = nft.input_name() if comment.split()[-2] == _WAYS[0] else nft.output_name()
+                equal = nft.equal(nft.interface(bridge))
+                batch.add_rule(_FOREIGN_CHAIN, load, equal, nft.verdict(nft.ACCEPT), comment=comment, first=True)
             batch.commit(self._netlink)
         except OSError:
             return  # Docker changes its chains at the same time, or owns the table exclusively: it is a courtesy.
 
     def _add_rules(self, batch: nft.Batch) -> None:
-        bridge = nft.interface(self._bridge)
-        network, prefix = self._subnet.network_address.packed, self._subnet.prefixlen
-        from_bridge = nft.input_name(), nft.equal(bridge)
-        to_bridge = nft.output_name(), nft.equal(bridge)
-        to_elsewhere = nft.output_name(), nft.not_equal(bridge)
-        from_subnet = nft.in_subnet(nft.source_address, network, prefix)
+        from_bridge = nft.input_name(), nft.one_of(_BRIDGES)
+        to_bridge = nft.output_name(), nft.one_of(_BRIDGES)
         from_loopback = nft.in_subnet(nft.source_address, b"\x7f\0\0\0", 8)
         to_loopback = nft.in_subnet(nft.destination_address, b"\x7f\0\0\0", 8)
         translated = nft.connection(nft.CT_STATUS, nft.STATUS_DNAT)
         answers = nft.connection(nft.CT_STATE, nft.STATE_ESTABLISHED | nft.STATE_RELATED)
         masquerade, accept, drop = nft.masquerade(), nft.verdict(nft.ACCEPT), nft.verdict(nft.DROP)
+
+        batch.add_set(_BRIDGES, (nft.TYPE_INTERFACE,), 16)
+        batch.add_set(_TALKING, (nft.TYPE_INTERFACE, nft.TYPE_INTERFACE), 32)
+        batch.add_set(_INTERNAL, (nft.TYPE_INTERFACE,), 16)
 
         endpoint = (nft.TYPE_IPV4, nft.TYPE_SERVICE)
         batch.add_map(_BY_PORT, (nft.TYPE_PROTOCOL, nft.TYPE_SERVICE), 8, endpoint, 8)
@@ -182,13 +218,21 @@ class Firewall:
             )  # fmt: skip
 
         batch.add_base_chain("postrouting", "nat", nft.POSTROUTING, nft.PRIORITY_SRCNAT)
-        batch.add_rule("postrouting", *to_elsewhere, *from_subnet, masquerade)
         batch.add_rule("postrouting", *to_bridge, *from_loopback, masquerade)
-        batch.add_rule("postrouting", *to_bridge, *from_subnet, *translated, masquerade)
+        for each in self.segments:
+            name = nft.interface(each.bridge)
+            subnet = nft.in_subnet(nft.source_address, each.subnet.network_address.packed, each.subnet.prefixlen)
+            if each.masquerade and not each.internal:
+                batch.add_rule("postrouting", nft.output_name(), nft.not_equal(name), *subnet, masquerade)
+            batch.add_rule("postrouting", nft.output_name(), nft.equal(name), *subnet, *translated, masquerade)
 
         batch.add_base_chain("forward", "filter", nft.FORWARD, nft.PRIORITY_FILTER)
-        batch.add_rule("forward", *from_bridge, accept)
         batch.add_rule("forward", *to_bridge, *answers, accept)
+        batch.add_rule(
+            "forward", nft.input_name(register), nft.output_name(register + 4), nft.one_of(_TALKING), accept
+        )  # fmt: skip
+        batch.add_rule("forward", nft.input_name(), nft.one_of(_INTERNAL), drop)
+        batch.add_rule("forward", nft.output_name(), nft.one_of(_INTERNAL), drop)
         batch.add_rule("forward", *to_bridge, *translated, accept)
         batch.add_rule("forward", *to_bridge, drop)
 

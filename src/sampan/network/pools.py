@@ -7,7 +7,8 @@ from ipaddress import IPv4Interface, IPv4Network
 
 from sampan.errors import InvalidArgument, ResourceExhausted
 
-# Docker's own, in its order: (range, prefix of the subnets cut from it).
+# Docker's own, in its order: (range, prefix of the subnets cut from it). Docker has no more than these 31; the
+# last two ranges are ours.
 DEFAULT_POOLS: tuple[tuple[str, int], ...] = (
     ("172.17.0.0/16", 16),
     ("172.18.0.0/16", 16),
@@ -16,6 +17,8 @@ DEFAULT_POOLS: tuple[tuple[str, int], ...] = (
     ("172.24.0.0/14", 16),
     ("172.28.0.0/14", 16),
     ("192.168.0.0/16", 20),
+    ("172.16.0.0/16", 24),
+    ("10.192.0.0/12", 24),
 )
 
 

@@ -146,12 +146,13 @@ class PortTable:
         addresses = self._taken.get((protocol, port))
         return addresses is not None and (host_ip == ANY_ADDRESS or host_ip in addresses or ANY_ADDRESS in addresses)
 
-    def choose(self, wanted: PortRequest, ip: str) -> tuple[int, int | None]:
+    def choose(self, wanted: PortRequest, ip: str, default: str = ANY_ADDRESS) -> tuple[int, int | None]:
         """A host port for the request and its reservation; the port is entered in the table.
 
-        `ip`: the container's, for the message. Raises ResourceExhausted with Docker's words.
+        `ip`: the container's, for the message. `default`: the host address if none is asked for.
+        Raises ResourceExhausted with Docker's words.
         """
-        host_ip = wanted.host_ip or ANY_ADDRESS
+        host_ip = wanted.host_ip or default
         if wanted.host_port_first and wanted.host_port_first == wanted.host_port_last:
             port = wanted.host_port_first
             if self.conflicts(wanted.protocol, host_ip, port):

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
-from sampan.errors import SampanError
+from sampan.errors import NotFound, SampanError
 from sampan.linux.netlink.socket import Netlink
 from sampan.network.controller import NetworkController
 from sampan.network.endpoints import Endpoint
@@ -36,13 +36,16 @@ class SandboxPool:
         self,
         controller: NetworkController,
         open_netns: Callable[[str], Awaitable[int]],
+        enter_netns: Callable[[str], Awaitable[int]],
         run_blocking: Callable[..., Awaitable[Any]],
         sizes: Mapping[str, int] | None = None,
     ) -> None:
         """`open_netns(path)`: core.tasks.Spawner's; makes and pins a namespace, returns a NETLINK_ROUTE socket in it.
+        `enter_netns(path)`: the same for one that is there.
         `run_blocking(function, *args)`: engine.blocking's. `sizes`: how many to keep ready by network name."""
         self._controller = controller
         self._open_netns = open_netns
+        self._enter_netns = enter_netns
         self._run = run_blocking
         self._sizes = dict(_DEFAULT_SIZES if sizes is None else sizes)
         self._ready: dict[str, deque[Endpoint]] = {name: deque() for name in self._sizes}
@@ -66,8 +69,9 @@ class SandboxPool:
         """How many are ready."""
         return len(self._ready.get(network, ()))
 
-    async def take(self, network: str, container_id: str, *, mac: str = "") -> Endpoint:
-        """A wired sandbox on `bridge` or `none`, claimed for the container: a ready one, or else one made now.
+    async def take(self, network: str, container_id: str, *, mac: str = "", bare: bool = False) -> Endpoint:
+        """A wired sandbox on `bridge` or `none`, claimed for the container: a ready one, or else one made now. `bare`:
+        one on `none` that stands for no network.
 
         Raises what `controller.allocate` and `attach` raise; then nothing is left.
         """
@@ -78,11 +82,48 @@ class SandboxPool:
             self._wanted.set()
             try:
                 # One short write to the database; a thread would cost more than it.
-                return self._controller.claim(endpoint, container_id)
+                return self._controller.claim(endpoint, container_id, bare=bare)
             except BaseException:
                 self._in_background(self._discard(endpoint))
                 raise
-        return await self._make(network, container_id, mac)
+        made = await self._make(network, container_id, mac)
+        if not bare:
+            return made
+        try:
+            return self._controller.claim(made, container_id, bare=True)
+        except BaseException:
+            self._in_background(self._discard(made))
+            raise
+
+    async def connect(
+        self, container_id: str, network: str, *, ip: str = "", mac: str = "", priority: int = 0
+    ) -> Endpoint:
+        """Put the sandbox that the container holds onto a network. Raises what `controller.connect` raises."""
+        held = self._controller.endpoint(container_id)
+        if held is None:
+            raise NotFound(f"container {container_id} has no sandbox")
+        descriptor = await self._enter_netns(held.path)
+        try:
+            made: Endpoint = await self._run(
+                lambda: self._controller.connect(
+                    container_id, network, descriptor, ip=ip, mac=mac, priority=priority
+                )
+            )  # fmt: skip
+        finally:
+            os.close(descriptor)
+        return made
+
+    async def disconnect(self, container_id: str, network: str) -> Endpoint:
+        """Take it off one. Raises what `controller.disconnect` raises."""
+        held = self._controller.endpoint(container_id)
+        if held is None:
+            raise NotFound(f"container {container_id} has no sandbox")
+        descriptor = await self._enter_netns(held.path)
+        try:
+            gone: Endpoint = await self._run(self._controller.disconnect, container_id, network, descriptor)
+        finally:
+            os.close(descriptor)
+        return gone
 
     async def release(self, container_id: str) -> None:
         """Release what the container holds. Ports are withdrawn and free when this returns; the namespace, unless
@@ -90,7 +131,8 @@ class SandboxPool:
         endpoint = self._controller.endpoint(container_id)
         if endpoint is None:
             return
-        if self._controller.bindings(container_id):
+        several = endpoint.bare or len(self._controller.endpoints(container_id)) > 1
+        if several or self._controller.bindings(container_id):
             await self._run(self._controller.release, container_id)
             return
         # By endpoint: the container may hold another one by then.

@@ -12,7 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 
+import msgspec
+
 from sampan.core.metadata import Metadata
+from sampan.network.definitions import Definition
 from sampan.network.endpoints import Endpoint
 
 _SCHEMA = (
@@ -30,6 +33,13 @@ _SCHEMA = (
     "CREATE INDEX network_port_endpoint ON network_port (endpoint_id)",
 )
 
+_SCHEMA_2 = (
+    "ALTER TABLE network ADD COLUMN definition BLOB NOT NULL DEFAULT x''",
+    "ALTER TABLE network_endpoint ADD COLUMN interface TEXT NOT NULL DEFAULT 'eth0'",
+    "ALTER TABLE network_endpoint ADD COLUMN priority INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE network_endpoint ADD COLUMN bare INTEGER NOT NULL DEFAULT 0",
+)
+
 _DEFAULT_NETWORKS = (("bridge", "bridge"), ("host", "host"), ("none", "null"))
 
 
@@ -40,8 +50,10 @@ class NetworkRow:
     driver: str
     created: int
     address: IPv4Interface | None
-    """The gateway's address with the subnet's prefix; None before it is chosen, and for host and none."""
+    """The default bridge's; None before it is chosen, and for all others."""
     last_address: int
+    definition: Definition | None = None
+    """A user-defined one's."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,7 @@ class NetworkStore:
     def __init__(self, metadata: Metadata) -> None:
         self._metadata = metadata
         metadata.migrate("network-1", _SCHEMA)
+        metadata.migrate("network-2", _SCHEMA_2)
         with metadata.transaction() as cursor:
             for name, driver in _DEFAULT_NETWORKS:
                 cursor.execute(
@@ -68,11 +81,26 @@ class NetworkStore:
 
     def networks(self) -> list[NetworkRow]:
         with self._metadata.transaction() as cursor:
-            rows = cursor.execute("SELECT id, name, driver, created, address, last_address FROM network").fetchall()
+            rows = cursor.execute("SELECT * FROM network ORDER BY created").fetchall()
         return [
-            NetworkRow(key, name, driver, created, IPv4Interface(address) if address else None, last)
-            for key, name, driver, created, address, last in rows
-        ]
+            NetworkRow(
+                key, name, driver, created, IPv4Interface(address) if address else None, last,
+                msgspec.json.decode(definition, type=Definition) if definition else None,
+            )
+            for key, name, driver, created, address, last, definition in rows
+        ]  # fmt: skip
+
+    def add_network(self, row: NetworkRow) -> None:
+        definition = msgspec.json.encode(row.definition)
+        with self._metadata.transaction() as cursor:
+            cursor.execute(
+                "INSERT INTO network (id, name, driver, created, definition) VALUES (?, ?, ?, ?, ?)",
+                (row.id, row.name, row.driver, row.created, definition),
+            )
+
+    def remove_network(self, network_id: str) -> None:
+        with self._metadata.transaction() as cursor:
+            cursor.execute("DELETE FROM network WHERE id = ?", (network_id,))
 
     def set_address(self, network_id: str, address: IPv4Interface) -> None:
         with self._metadata.transaction() as cursor:
@@ -82,13 +110,14 @@ class NetworkStore:
         with self._metadata.transaction() as cursor:
             rows = cursor.execute(
                 "SELECT e.id, e.sandbox_id, n.name, e.network_id, e.path, e.container_id, e.ip, e.prefix, e.gateway,"
-                " e.mac, e.host_interface FROM network_endpoint e JOIN network n ON n.id = e.network_id"
+                " e.mac, e.host_interface, e.interface, e.priority, e.bare"
+                " FROM network_endpoint e JOIN network n ON n.id = e.network_id"
             ).fetchall()
         return [
             Endpoint(
                 id=row[0], sandbox_id=row[1], network=row[2], network_id=row[3], path=row[4], container_id=row[5],
                 ip=str(IPv4Address(row[6])) if row[6] is not None else "", prefix=row[7], gateway=row[8], mac=row[9],
-                host_interface=row[10],
+                host_interface=row[10], interface=row[11], priority=row[12], bare=bool(row[13]),
             )
             for row in rows
         ]  # fmt: skip
@@ -97,18 +126,28 @@ class NetworkStore:
         number = int(IPv4Address(endpoint.ip)) if endpoint.ip else None
         with self._metadata.transaction() as cursor:
             cursor.execute(
-                "INSERT INTO network_endpoint VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO network_endpoint (id, sandbox_id, network_id, container_id, path, ip, prefix, gateway,"
+                " mac, host_interface, interface, priority, bare) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     endpoint.id, endpoint.sandbox_id, endpoint.network_id, endpoint.container_id, endpoint.path, number,
-                    endpoint.prefix, endpoint.gateway, endpoint.mac, endpoint.host_interface,
+                    endpoint.prefix, endpoint.gateway, endpoint.mac, endpoint.host_interface, endpoint.interface,
+                    endpoint.priority, endpoint.bare,
                 ),
             )  # fmt: skip
             if number is not None:
                 cursor.execute("UPDATE network SET last_address = ? WHERE id = ?", (number, endpoint.network_id))
 
-    def set_container(self, endpoint_id: str, container_id: str) -> None:
+    def set_container(self, endpoint_id: str, container_id: str, *, bare: bool = False) -> None:
         with self._metadata.transaction() as cursor:
-            cursor.execute("UPDATE network_endpoint SET container_id = ? WHERE id = ?", (container_id, endpoint_id))
+            cursor.execute(
+                "UPDATE network_endpoint SET container_id = ?, bare = ? WHERE id = ?", (container_id, bare, endpoint_id)
+            )
+
+    def replace_endpoint(self, old: str, new: Endpoint) -> None:
+        """One goes and another comes, of the same sandbox."""
+        with self._metadata.transaction():
+            self.remove_endpoint(old)
+            self.add_endpoint(new)
 
     def remove_endpoint(self, endpoint_id: str) -> None:
         with self._metadata.transaction() as cursor:
@@ -130,6 +169,10 @@ class NetworkStore:
                     " VALUES (?, ?, ?, ?, ?)",
                     (row.endpoint_id, row.protocol, row.host_ip, row.host_port, row.container_port),
                 )
+
+    def move_ports(self, endpoint_id: str, to: str) -> None:
+        with self._metadata.transaction() as cursor:
+            cursor.execute("UPDATE network_port SET endpoint_id = ? WHERE endpoint_id = ?", (to, endpoint_id))
 
     def remove_ports(self, endpoint_id: str) -> None:
         with self._metadata.transaction() as cursor:

@@ -261,7 +261,7 @@ def test_ready_sandboxes(tmp_path: Path) -> None:
         return await asyncio.to_thread(open_netns, path)
 
     async def scenario(lab: Lab, controller: NetworkController) -> None:
-        pool = SandboxPool(controller, opened, asyncio.to_thread, {"bridge": 2, "none": 1})
+        pool = SandboxPool(controller, opened, opened, asyncio.to_thread, {"bridge": 2, "none": 1})
         first = await pool.take("bridge", "first")  # Not filled yet: made on the spot.
         pool.start()
 
@@ -309,7 +309,7 @@ def test_a_pool_that_cannot_fill_raises_where_it_is_asked(tmp_path: Path) -> Non
         raise Unavailable("no spawner")
 
     async def scenario(lab: Lab) -> None:
-        pool = SandboxPool(lab.controller, refuse, asyncio.to_thread, {"bridge": 1})
+        pool = SandboxPool(lab.controller, refuse, refuse, asyncio.to_thread, {"bridge": 1})
         pool.start()
         await asyncio.sleep(0.1)
         with pytest.raises(Unavailable, match="no spawner"):

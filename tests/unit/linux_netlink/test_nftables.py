@@ -11,7 +11,7 @@ from typing import Any
 
 from sampan.linux.netlink import nftables as nft
 from sampan.linux.netlink.socket import Netlink, Request
-from sampan.network.firewall import Firewall, Forward
+from sampan.network.firewall import Firewall, Forward, Segment
 
 HERE = os.path.dirname(__file__)
 NEWCHAIN, NEWRULE, NEWSET, NEWELEMENT = 0xA03, 0xA06, 0xA09, 0xA0C
@@ -47,6 +47,8 @@ def tree(data: bytes) -> list[Any]:
         value = data[4:size]
         found.append((kind & 0x3FFF, tree(value) if kind & 0x8000 else value))
         data = data[(size + 3) & ~3 :]
+    if found and all(isinstance(value, list) and value and value[0][0] == 1 for _, value in found):
+        found = [(1, value) for _, value in found]  # nft numbers the elements of a list, which the kernel ignores.
     if found and found[0] == (1, b"lookup\0"):
         # A map made in the same transaction may be named by its id too.
         found[1] = (2, [each for each in found[1][1] if each[0] != 4])
@@ -68,7 +70,11 @@ def test_the_ruleset_is_byte_for_byte_what_nft_sends() -> None:
     with open(f"{HERE}/ruleset.hex") as file:
         theirs = bytes.fromhex(file.read())
     recorder = Recorder()
-    Firewall(recorder, "smptest", "smp0", IPv4Network("172.28.0.0/16")).replace(
+    segments = (
+        Segment("smp0", IPv4Network("172.28.0.0/16")),
+        Segment("smp1", IPv4Network("172.29.0.0/20"), talking=False, internal=True),
+    )
+    Firewall(recorder, "smptest", segments).replace(
         [
             Forward("tcp", "0.0.0.0", 8080, "172.28.0.2", 80),
             Forward("udp", "192.0.2.1", 5353, "172.28.0.3", 53),

@@ -8,7 +8,7 @@ from sampan.network import files
 
 def test_hosts_as_docker_writes_them() -> None:
     # What docker 28.5 shows for: docker run --hostname web --add-host db:10.0.0.5 --add-host up:host-gateway
-    text = files.hosts("web", "", "172.17.0.2", ["db:10.0.0.5", "up:host-gateway"], "172.17.0.1")
+    text = files.hosts("web", "", ["172.17.0.2"], ["db:10.0.0.5", "up:host-gateway"], "172.17.0.1")
     assert text == (
         "127.0.0.1\tlocalhost\n"
         "::1\tlocalhost ip6-localhost ip6-loopback\n"
@@ -20,7 +20,7 @@ def test_hosts_as_docker_writes_them() -> None:
         "172.17.0.1\tup\n"
         "172.17.0.2\tweb\n"
     )
-    assert files.hosts("web", "example.org", "172.17.0.2").endswith("172.17.0.2\tweb.example.org web\n")
+    assert files.hosts("web", "example.org", ["172.17.0.2"]).endswith("172.17.0.2\tweb.example.org web\n")
     assert "web" not in files.hosts("web")
 
 

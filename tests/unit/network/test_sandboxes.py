@@ -44,7 +44,7 @@ async def test_one_that_nobody_waits_for_any_more_is_removed_when_it_is_there() 
     async def run(function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
 
-    pool = SandboxPool(cast(NetworkController, controller), open_netns, run)
+    pool = SandboxPool(cast(NetworkController, controller), open_netns, open_netns, run)
     taking = asyncio.create_task(pool.take("bridge", "box"))
     await asked.wait()
     taking.cancel()

@@ -189,9 +189,6 @@ def _refuse(host: HostConfig) -> None:
     ):  # fmt: skip
         if given:
             raise Unsupported(f"{name} is not supported yet")
-    mode = host.network_mode
-    if mode.startswith("container:"):
-        raise Unsupported("--network container: is not supported yet")
 
 
 def check_runtime(host: HostConfig, config: Config) -> str:

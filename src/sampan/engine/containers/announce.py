@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
+from sampan.engine.containers import networking
 from sampan.engine.containers.record import Record
-from sampan.errors import SampanError
 
 if TYPE_CHECKING:
     from sampan.engine.services import Engine
@@ -21,19 +20,12 @@ def taken(engine: Engine, record: Record) -> None:
                 "propagation": point.propagation, "read/write": "true" if point.writable else "false",
             }  # fmt: skip
             engine.events.publish("volume", "mount", point.name, attributes)
-    _tell_network(engine, record, "connect")
+    networking.announce(engine, record, "connect")
 
 
 def given_back(engine: Engine, record: Record) -> None:
     """The other way round."""
-    _tell_network(engine, record, "disconnect")
+    networking.announce(engine, record, "disconnect")
     for point in record.mounts:
         if point.type == "volume":
             engine.events.publish("volume", "unmount", point.name, {"container": record.id, "driver": "local"})
-
-
-def _tell_network(engine: Engine, record: Record, action: str) -> None:
-    with contextlib.suppress(SampanError):
-        network = engine.network.network(record.host_config.network_mode)
-        attributes = {"container": record.id, "name": network.name, "type": network.driver}
-        engine.events.publish("network", action, network.id, attributes)

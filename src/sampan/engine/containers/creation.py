@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sampan.api.containers import ContainerConfig, CreateRequest, HostConfig
-from sampan.engine.containers import accept, defaults
+from sampan.api.containers import ContainerConfig, CreateRequest, EndpointSettings, HostConfig
+from sampan.engine.containers import accept, defaults, networking
 from sampan.engine.containers.copyup import fill_volumes
 from sampan.engine.containers.mounts import borrowed, parse_volumes_from, wanted_mounts, with_volumes
-from sampan.engine.containers.networking import wanted_endpoint
 from sampan.engine.containers.record import Record, Records
 from sampan.errors import NotFound
 from sampan.linux.cgroup import hierarchies
@@ -39,12 +38,18 @@ def make(
     config = ContainerConfig(**{name: getattr(request, name) for name in ContainerConfig.__struct_fields__})
     config = accept.merged(config, image.config.run)
     host = defaults.settled_host(host, engine.config, cgroup2=hierarchies().unified)
-    network = engine.network.network(host.network_mode)
-    wanted = wanted_endpoint(request, network, engine.network.network)
-    host = msgspec.structs.replace(host, network_mode=network.name)
+    networking.check_shared(request, host)
+    wanted: dict[str, EndpointSettings] = {}
+    if (shared := networking.shared_with(host, engine.containers.resolve)) is not None:
+        mode = f"container:{shared.id}"
+    else:
+        network, wanted = networking.asked_for(engine, request, host.network_mode)
+        mode = network.name
+    host = msgspec.structs.replace(host, network_mode=mode)
     container_id = os.urandom(32).hex()
     config = msgspec.structs.replace(
-        defaults.settled_config(config, host, container_id), mac_address=wanted.mac_address
+        defaults.settled_config(config, host, container_id),
+        mac_address=wanted[mode].mac_address if mode in wanted else "",
     )
     others = [
         point
@@ -63,7 +68,7 @@ def make(
         fill_volumes(core.snapshots, container_id, points)
         record = Record(
             id=container_id, name=name, created=time.time_ns(), image=image.id, config=config, host_config=host,
-            mounts=points, wanted=wanted,
+            mounts=points, networks=wanted,
         )  # fmt: skip
         records.add(record)
         undo.pop_all()

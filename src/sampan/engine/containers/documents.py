@@ -11,7 +11,7 @@ import msgspec
 
 from sampan.api import container_documents as api
 from sampan.api.containers import EndpointSettings, PortBinding, words
-from sampan.engine.containers import health
+from sampan.engine.containers import health, networking
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.defaults import DEFAULT_NETWORK
 from sampan.engine.containers.record import rfc3339
@@ -98,12 +98,14 @@ def _networks(container: Container) -> dict[str, EndpointSettings]:
     record = container.record
     if container.running:
         return record.endpoints
-    # Without a process there is no endpoint; which network it will be on is known all the same.
-    name = record.host_config.network_mode
-    known = record.endpoints.get(name)
-    if known is None:
-        return {name: record.wanted}
-    return {name: msgspec.structs.replace(record.wanted, network_id=known.network_id, mac_address="")}
+    # Without a process there is no endpoint; which networks it will be on is known all the same.
+    found = dict(networking.wanted_of(record))
+    for name, wanted in found.items():
+        if known := record.endpoints.get(name):
+            found[name] = msgspec.structs.replace(
+                wanted, network_id=known.network_id, mac_address="", dns_names=known.dns_names
+            )  # fmt: skip
+    return found
 
 
 def _command(container: Container) -> str:
@@ -305,7 +307,9 @@ def _matches(container: Container, filters: Mapping[str, list[str]]) -> bool:
 
 
 def _network_names(container: Container) -> set[str]:
-    return {_network_mode(container), *(each.network_id for each in container.record.endpoints.values())}
+    record = container.record
+    ids = (each.network_id for each in record.endpoints.values())
+    return {_network_mode(container), *networking.wanted_of(record), *ids}
 
 
 def _name_matches(pattern: str, name: str) -> bool:

@@ -56,8 +56,8 @@ class LastState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """A container. `image`: the image's id; `config.image` is the name that it was created by. `wanted`: what was asked
-    for of its place on the network; `endpoints`: what came of it at the last start, by network."""
+    """A container. `image`: the image's id; `config.image` is the name that it was created by. `networks`: what was
+    asked for of its place on each network, by name; `endpoints`: what came of it at the last start."""
 
     id: str
     name: str
@@ -66,7 +66,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     config: ContainerConfig
     host_config: HostConfig
     mounts: tuple[MountPoint, ...] = ()
-    wanted: EndpointSettings = EndpointSettings()
+    networks: dict[str, EndpointSettings] = {}
     endpoints: dict[str, EndpointSettings] = {}
     state: LastState = LastState()
     platform: str = "linux"

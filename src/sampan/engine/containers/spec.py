@@ -41,8 +41,9 @@ _UNLIMITED = (1 << 64) - 1
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the record does not say. `root`: the mounted file system. `files`: hostname, hosts and resolv.conf by their
-    names. `network`: the network namespace's pin, or empty for the host's. `user`: looked up in the container."""
+    """What the record does not say. `root`: the mounted file system. `files`: the directory of hostname, hosts and
+    resolv.conf, if it is not the bundle.
+    `network`: the network namespace's pin, or empty for the host's. `user`: looked up in the container."""
 
     root: str
     bundle: str
@@ -50,6 +51,7 @@ class Surroundings:
     network: str
     user: User
     cgroup2: bool
+    files: str = ""
 
 
 def build_spec(record: Record, around: Surroundings) -> Spec:
@@ -174,7 +176,7 @@ def _own_mounts(record: Record, around: Surroundings) -> list[Mount]:
     readonly = ("ro",) if record.host_config.readonly_rootfs else ()
     mounts = [
         Mount(
-            destination=f"/etc/{name}", type="bind", source=f"{around.bundle}/{name}",
+            destination=f"/etc/{name}", type="bind", source=f"{around.files or around.bundle}/{name}",
             options=("rbind", "rprivate", *readonly),
         )
         for name in ("resolv.conf", "hostname", "hosts")

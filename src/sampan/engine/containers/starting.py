@@ -17,11 +17,11 @@ from sampan.api.exec import ExecCreateRequest
 from sampan.core.tasks import Task
 from sampan.engine import runtimes
 from sampan.engine.blocking import run_blocking
-from sampan.engine.containers import announce, health, log_options, propagation
+from sampan.engine.containers import announce, health, log_options, networking, propagation
 from sampan.engine.containers.accept import port_requests
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.execs import process
-from sampan.engine.containers.networking import settings_of
+from sampan.engine.containers.record import Record
 from sampan.engine.containers.spec import Surroundings, build_spec, hostname
 from sampan.engine.containers.users import resolve_user
 from sampan.errors import SampanError
@@ -74,18 +74,13 @@ async def start(
     async with contextlib.AsyncExitStack() as undo:
         descriptors = [descriptor for descriptor, _ in attachments]
         give_up = undo.enter_context(_Descriptors(descriptors))
-        network = record.host_config.network_mode
-        endpoint: Endpoint | None = None
-        if network != "host":
-            endpoint = await engine.sandboxes.take(network, record.id, mac=record.wanted.mac_address)
-            undo.push_async_callback(engine.sandboxes.release, record.id)
+        endpoint = await networking.wire(engine, record, undo)
         stages.done("network")
         published = Published()
-        requests = (
-            port_requests(record.host_config, record.config.exposed_ports or {}) if endpoint and endpoint.ip else []
-        )
-        if requests and endpoint is not None:
-            published = await run_blocking(engine.network.publish, endpoint, requests, record.name)
+        own = endpoint if endpoint is not None and endpoint.container_id == record.id else None
+        requests = port_requests(record.host_config, record.config.exposed_ports or {}) if own else []
+        if requests and own is not None:
+            published = await run_blocking(engine.network.publish, own, requests, record.name)
             stages.done("ports")
         held = undo.enter_context(_Descriptors(list(published.sockets)))
         undo.callback(_take_back, engine, record.id)
@@ -107,8 +102,7 @@ async def start(
             raise _runtime_error(error, foreign=bool(create.runtime)) from error
         stages.done("spawn")
         undo.pop_all()
-    settings = settings_of(record.wanted, engine.network.network(network), endpoint, os.urandom(32).hex())
-    container.update(endpoints={network: settings})
+    container.update(endpoints=networking.settings_of(engine, record, os.urandom(32).hex()))
     announce.taken(engine, record)
     _log.debug("start %s: %s", record.id[:12], stages)
     return task
@@ -145,7 +139,13 @@ def _prepare(engine: Engine, container: Container, endpoint: Endpoint | None) ->
     record = msgspec.structs.replace(record, mounts=propagation.checked(record.mounts))
     bundle = paths.bundle(record.id)
     root = engine.core.snapshots.mount(record.id, volatile=record.host_config.auto_remove)
-    _write_files(engine, container, bundle, endpoint)
+    owner = networking.owner(engine, record)
+    if owner is record:
+        _write_files(engine, container, bundle, endpoint)
+    else:
+        # The host name belongs to the network that is shared.
+        config = msgspec.structs.replace(record.config, hostname=owner.config.hostname)
+        record = msgspec.structs.replace(record, config=config)
     user = User()
     if record.config.user or record.host_config.group_add:
         user = resolve_user(root, record.config.user, record.host_config.group_add or ())
@@ -155,7 +155,7 @@ def _prepare(engine: Engine, container: Container, endpoint: Endpoint | None) ->
         record,
         Surroundings(
             root=root, bundle=bundle, cgroup=cgroup(container), network=endpoint.path if endpoint else "",
-            user=user, cgroup2=hierarchies().unified,
+            user=user, cgroup2=hierarchies().unified, files=paths.bundle(owner.id),
         ),
     )  # fmt: skip
     runtime = runtimes.command(engine.config, record.host_config.runtime)
@@ -197,16 +197,9 @@ def restart_policy(container: Container) -> RestartPolicy:
 def _write_files(engine: Engine, container: Container, bundle: str, endpoint: Endpoint | None) -> None:
     record, config = container.record, engine.config
     host = record.host_config
-    gateway = endpoint.gateway if endpoint is not None else "127.0.0.1"
-    if endpoint is None:
-        hosts = files.host_hosts(host.extra_hosts or (), gateway)
-    else:
-        hosts = files.hosts(
-            hostname(record), record.config.domainname, endpoint.ip, host.extra_hosts or (), gateway
-        )  # fmt: skip
+    write_hosts(engine, record)
     texts = {
         "hostname": files.hostname(hostname(record)),
-        "hosts": hosts,
         "resolv.conf": files.resolv_conf(
             files.host_resolv_conf(), host.dns or config.dns, host.dns_search or config.dns_search,
             host.dns_options or config.dns_opts, filter_loopback=endpoint is not None,
@@ -216,6 +209,20 @@ def _write_files(engine: Engine, container: Container, bundle: str, endpoint: En
         # In place: the file may be bound into a container that is on its way down.
         with open(f"{bundle}/{name}", "w", encoding="utf-8") as file:
             file.write(text)
+
+
+def write_hosts(engine: Engine, record: Record) -> None:
+    """Its /etc/hosts, by the networks that it is on at the moment."""
+    extra = record.host_config.extra_hosts or ()
+    if record.host_config.network_mode == "host":
+        text = files.host_hosts(extra, "127.0.0.1")
+    else:
+        gateway = engine.network.network("bridge").gateway
+        addresses = [each.ip for each in engine.network.endpoints(record.id) if each.ip]
+        text = files.hosts(hostname(record), record.config.domainname, addresses, extra, gateway)
+    # In place: the file may be bound into a container that runs, or is on its way down.
+    with open(f"{engine.core.paths.bundle(record.id)}/hosts", "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def _take_back(engine: Engine, container_id: str) -> None:

@@ -75,8 +75,8 @@ async def _look(engine: Engine, container: Container) -> Stats | None:
         counters = await container.task.stats()
     except SampanError:
         return None  # It has just ended.
-    endpoint = engine.network.endpoint(container.id)
-    networks = {"eth0": network(endpoint.host_interface)} if endpoint is not None and endpoint.host_interface else {}
+    endpoints = engine.network.endpoints(container.id)
+    networks = {each.interface: network(each.host_interface) for each in endpoints if each.host_interface}
     return rendered(counters, system_cpu_usage(), {name: each for name, each in networks.items() if each})
 
 

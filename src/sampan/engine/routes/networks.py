@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 
 from sampan.api import networks as api
+from sampan.api.containers import EndpointSettings
 from sampan.engine.blocking import run_blocking
+from sampan.engine.containers import networking
 from sampan.engine.http.filters import boolean_filter, known_filters, labels_match
 from sampan.engine.http.request import Request, json_response
 from sampan.engine.http.router import RouteDef
 from sampan.engine.services import Engine
 from sampan.engine.timestamps import rfc3339
 from sampan.errors import Forbidden, InvalidArgument, NotFound, SampanError, Unsupported
+from sampan.network.definitions import NetworkRequest
 from sampan.network.endpoints import NetworkInfo
 
 _FILTERS = frozenset({"dangling", "driver", "id", "label", "label!", "name", "scope", "type"})
@@ -30,12 +34,19 @@ class NetworkRoutes:
         kinds = set(filters.get("type", ()))
         if kinds - {"builtin", "custom"}:
             raise InvalidArgument(f"invalid filter: 'type'='{(kinds - {'builtin', 'custom'}).pop()}'")
-        # All three are built in, and never in the way of a prune.
-        if boolean_filter(filters, "dangling") is True or (kinds and "builtin" not in kinds):
-            return json_response([])
-        return json_response(
-            [self._document(each) for each in self._engine.network.networks() if _matches(each, filters)]
-        )
+        dangling = boolean_filter(filters, "dangling")
+        found = [
+            each
+            for each in self._engine.network.networks()
+            if _matches(each, filters)
+            and (not kinds or ("builtin" if each.predefined else "custom") in kinds)
+            and (dangling is None or dangling == self._unused(each))
+        ]
+        return json_response([self._document(each) for each in found])
+
+    def _unused(self, network: NetworkInfo) -> bool:
+        """Whether no container is on it: what a prune removes. One that does not run does not count, as with Docker."""
+        return not network.predefined and not self._engine.network.network(network.id).endpoints
 
     async def inspect(self, request: Request) -> web.Response:
         """One network, with the containers that run on it."""
@@ -46,10 +57,14 @@ class NetworkRoutes:
         return json_response(self._document(self._engine.network.network(wanted)))
 
     def _document(self, network: NetworkInfo) -> api.NetworkDocument:
-        subnets = (api.IPAMConfig(subnet=network.subnet, gateway=network.gateway),) if network.subnet else None
+        subnet = api.IPAMConfig(
+            subnet=network.subnet, ip_range=network.ip_range or None, gateway=network.gateway,
+            auxiliary_addresses=network.reserved or None,
+        )  # fmt: skip
         return api.NetworkDocument(
             name=network.name, id=network.id, created=rfc3339(network.created), driver=network.driver,
-            ipam=api.IPAM(config=subnets), options=network.options,
+            ipam=api.IPAM(config=(subnet,) if network.subnet else None),
+            internal=network.internal, attachable=network.attachable, options=network.options, labels=network.labels,
             containers={
                 each.container_id: api.NetworkContainer(
                     name=self._container_name(each.container_id), endpoint_id=each.id, mac_address=each.mac,
@@ -66,33 +81,74 @@ class NetworkRoutes:
             return ""
 
     async def create(self, request: Request) -> web.Response:
-        """Refused for now, by the controller's word."""
-        wanted = await request.document(api.NetworkCreateRequest)
-        if not wanted.name:
-            raise InvalidArgument("network name is required")
-        info = await run_blocking(self._engine.network.create, wanted.name, wanted.driver or "bridge")
+        wanted = _wanted(await request.document(api.NetworkCreateRequest))
+        info = await run_blocking(self._engine.network.create, wanted)
+        self._tell("create", info)
         return json_response(api.NetworkCreateResponse(id=info.id), 201)
 
     async def remove(self, request: Request) -> web.Response:
-        """Only predefined ones exist, and these stay."""
         network = self._engine.network.network(request.match_info["id"])
-        raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
+        if network.endpoints and not network.predefined:
+            held = ((self._container_name(each.container_id), each.container_id[:12]) for each in network.endpoints)
+            names = ", ".join(f'name:"{name}" id:"{short}"' for name, short in held)
+            raise Forbidden(f"error while removing network: network {network.name} has active endpoints ({names})")
+        info = await run_blocking(self._engine.network.remove, network.id)
+        self._tell("destroy", info)
+        return web.Response(status=204)
 
-    async def change(self, request: Request) -> web.Response:
-        """Connecting a container to a second network, or taking it off one."""
+    async def connect(self, request: Request) -> web.Response:
         network = self._engine.network.network(request.match_info["id"])
         wanted = await request.document(api.NetworkConnectRequest)
         container = self._engine.containers.resolve(wanted.container)
-        raise Unsupported(
-            f"{request.match_info['verb']} container {container.name} and network {network.name}: "
-            "changing a container's networks is not supported"
-        )
+        await networking.connect(self._engine, container, network, wanted.endpoint_config or EndpointSettings())
+        return web.Response(status=200)
+
+    async def disconnect(self, request: Request) -> web.Response:
+        network = self._engine.network.network(request.match_info["id"])
+        wanted = await request.document(api.NetworkConnectRequest)
+        await networking.disconnect(self._engine, self._engine.containers.resolve(wanted.container), network)
+        return web.Response(status=200)
 
     async def prune(self, request: Request) -> web.Response:
-        """Predefined networks are never pruned, so there is nothing to do."""
-        known_filters(request.filters(), _PRUNE_FILTERS)
+        """The user's networks that no container is on."""
+        filters = known_filters(request.filters(), _PRUNE_FILTERS)
+        if "until" in filters:
+            raise Unsupported("prune filter until is not supported yet")
+        removed: list[str] = []
+        for each in self._engine.network.networks():
+            if not self._unused(each) or not labels_match(each.labels, filters):
+                continue
+            with contextlib.suppress(SampanError):  # Somebody has come, or taken it away.
+                self._tell("destroy", await run_blocking(self._engine.network.remove, each.id))
+                removed.append(each.name)
         self._engine.events.publish("network", "prune", "", {"reclaimed": "0"})
-        return json_response(api.NetworksPruned())
+        return json_response(api.NetworksPruned(networks_deleted=tuple(removed) or None))
+
+    def _tell(self, action: str, network: NetworkInfo) -> None:
+        self._engine.events.publish("network", action, network.id, {"name": network.name, "type": network.driver})
+
+
+def _wanted(request: api.NetworkCreateRequest) -> NetworkRequest:
+    """What the request says; what is not done is refused by name."""
+    ipam = request.ipam or api.IPAM()
+    for given, name in (
+        (request.enable_ipv6, "IPv6 (--ipv6)"), (request.enable_ipv4 is False, "a network without IPv4"),
+        (request.ingress, "an ingress network"), (request.config_only, "a network's configuration alone"),
+        (request.config_from is not None and request.config_from.network, "a network's configuration from another's"),
+        (request.scope not in ("", "local"), f"scope {request.scope}"),
+        (ipam.driver not in ("", "default"), f"address management driver {ipam.driver}"),
+        (len(ipam.config or ()) > 1, "more than one subnet in a network"),
+        (ipam.options, "options of address management"),
+    ):  # fmt: skip
+        if given:
+            raise Unsupported(f"{name} is not supported")
+    subnet = (ipam.config or (api.IPAMConfig(),))[0]
+    return NetworkRequest(
+        name=request.name, driver=request.driver or "bridge", subnet=subnet.subnet or "",
+        ip_range=subnet.ip_range or "", gateway=subnet.gateway or "", reserved=subnet.auxiliary_addresses or {},
+        internal=request.internal, attachable=request.attachable, labels=request.labels or {},
+        options=request.options or {},
+    )  # fmt: skip
 
 
 def _matches(network: NetworkInfo, filters: Mapping[str, Sequence[str]]) -> bool:
@@ -103,7 +159,7 @@ def _matches(network: NetworkInfo, filters: Mapping[str, Sequence[str]]) -> bool
     for name, value in (("driver", network.driver), ("scope", "local")):
         if name in filters and value not in filters[name]:
             return False
-    return labels_match({}, filters)
+    return labels_match(network.labels, filters)
 
 
 def routes(engine: Engine) -> list[RouteDef]:
@@ -115,5 +171,6 @@ def routes(engine: Engine) -> list[RouteDef]:
         RouteDef("POST", "/networks/prune", on.prune),
         RouteDef("GET", "/networks/{id}", on.inspect),
         RouteDef("DELETE", "/networks/{id}", on.remove),
-        RouteDef("POST", "/networks/{id}/{verb:connect|disconnect}", on.change),
+        RouteDef("POST", "/networks/{id}/connect", on.connect),
+        RouteDef("POST", "/networks/{id}/disconnect", on.disconnect),
     ]

@@ -38,7 +38,7 @@ REG32_00 = 8
 """The first quarter of `REG_1`; the next numbers are the quarters that follow."""
 
 # nft's names for types; the kernel only keeps them, for whoever lists a map.
-TYPE_IPV4, TYPE_PROTOCOL, TYPE_SERVICE = 7, 12, 13
+TYPE_IPV4, TYPE_PROTOCOL, TYPE_SERVICE, TYPE_INTERFACE = 7, 12, 13, 41
 
 CT_STATE, CT_STATUS = 0, 2
 STATE_ESTABLISHED, STATE_RELATED = 2, 4
@@ -158,6 +158,11 @@ def lookup(map_name: str, *, register: int = REG_1, result: int = REG_1) -> byte
     return _expression("lookup", text(1, map_name), be32(2, register), be32(3, result))
 
 
+def one_of(set_name: str, *, register: int = REG_1) -> bytes:
+    """Go on if the set has the register's key."""
+    return _expression("lookup", text(1, set_name), be32(2, register))
+
+
 def destination_nat(family: int, address: int, port: int) -> bytes:
     """Redirect the connection to the address and port in these registers."""
     return _expression("nat", be32(1, _NAT_DESTINATION), be32(2, family), be32(3, address), be32(5, port))
@@ -238,10 +243,18 @@ class Batch:
             be32(7, data_size), be32(10, len(self._requests) + 1),
         )  # fmt: skip
 
+    def add_set(self, name: str, key_types: Sequence[int], key_size: int) -> None:
+        """A set whose keys are concatenations of the types; the size in bytes, of the padded fields."""
+        self._add(
+            _NEWSET, NLM_F_CREATE, f"add set {name}", self._table, text(2, name), be32(3, 0),
+            be32(4, _concatenated(key_types)), be32(5, key_size), be32(10, len(self._requests) + 1),
+        )  # fmt: skip
+
     def add_elements(self, name: str, elements: Iterable[tuple[bytes, bytes]]) -> None:
-        """Keys with their data. EEXIST if a key is there."""
+        """Keys with their data, which is empty in a set. EEXIST if a key is there."""
         for part in _portions(list(elements)):
-            body = nested(3, *(nested(1, _value(1, key), _value(2, data)) for key, data in part))
+            pairs = (nested(1, _value(1, key), *((_value(2, data),) if data else ())) for key, data in part)
+            body = nested(3, *pairs)
             flags = NLM_F_CREATE | NLM_F_EXCL
             self._add(_NEWELEMENT, flags, f"add elements to {name}", self._table, text(2, name), body)
 

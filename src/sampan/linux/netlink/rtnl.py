@@ -28,7 +28,8 @@ RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER = 1, 3, 4, 10
 _IFLA_LINKINFO, _IFLA_AF_SPEC, _IFLA_NET_NS_FD = 18, 26, 28
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
-_IFLA_BRPORT_MODE = 4
+_IFLA_BR_NF_CALL_IPTABLES = 36
+_IFLA_BRPORT_MODE, _IFLA_BRPORT_ISOLATED = 4, 33
 _IFLA_INET6_ADDR_GEN_MODE = 8
 _IN6_ADDR_GEN_MODE_NONE = 1
 _VETH_INFO_PEER = 1
@@ -37,7 +38,7 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
 _RT_TABLE_MAIN = 254
 _RTPROT_BOOT = 3
-_RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK = 0, 253
+_RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK, _RT_SCOPE_NOWHERE = 0, 253, 255
 _RTN_UNICAST = 1
 
 _IFINFO = Struct("=BxHiII")  # family, device type, index, flags, mask of the flags to change
@@ -137,6 +138,22 @@ def without_ipv6(index: int = 0, *, name: str = "") -> Request:
     return Request(RTM_NEWLINK, 0, body + _NO_IPV6_ADDRESS, f"set link {name or index}", optional=True)
 
 
+def filtered_bridge(index: int) -> Request:
+    """Have br_netfilter, where it is loaded, show the IP rules what this bridge switches, whatever its sysctl says."""
+    body = _IFINFO.pack(AF_UNSPEC, 0, index, 0, 0)
+    data = nested(_IFLA_INFO_DATA, u8(_IFLA_BR_NF_CALL_IPTABLES, 1))
+    body += nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "bridge"), data)
+    return Request(RTM_NEWLINK, 0, body, f"set bridge {index}")
+
+
+def isolated(*, name: str, on: bool) -> Request:
+    """Whether the bridge keeps frames of this port from its other isolated ports (Linux 4.18)."""
+    body = _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + text(_IFLA_IFNAME, name)
+    data = nested(_IFLA_INFO_SLAVE_DATA, u8(_IFLA_BRPORT_ISOLATED, int(on)))
+    body += nested(_IFLA_LINKINFO, text(_IFLA_INFO_SLAVE_KIND, "bridge"), data)
+    return Request(RTM_NEWLINK, 0, body, f"isolate port {name}")
+
+
 def hairpin(*, name: str) -> Request:
     """Let the bridge send a frame back out of the port that it came in by. (Not possible in the request that makes the
     link a port.)"""
@@ -173,8 +190,11 @@ def delete_address(index: int, address: bytes, prefix: int) -> Request:
     return Request(RTM_DELADDR, 0, body, f"delete address of {index}")
 
 
-def add_route(*, gateway: bytes = b"", output: int = 0, destination: bytes = b"", prefix: int = 0) -> Request:
-    """A unicast route in the main table; with no destination, the default one."""
+def add_route(
+    *, gateway: bytes = b"", output: int = 0, destination: bytes = b"", prefix: int = 0, replace: bool = False
+) -> Request:
+    """A unicast route in the main table; with no destination, the default one. `replace`: instead of the one that is
+    there."""
     scope = _RT_SCOPE_UNIVERSE if gateway else _RT_SCOPE_LINK
     body = _ROUTE.pack(
         _family(gateway or destination), prefix, 0, 0, _RT_TABLE_MAIN, _RTPROT_BOOT, scope, _RTN_UNICAST, 0
@@ -185,7 +205,13 @@ def add_route(*, gateway: bytes = b"", output: int = 0, destination: bytes = b""
         body += attribute(_RTA_GATEWAY, gateway)
     if output:
         body += u32(_RTA_OIF, output)
-    return Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body, "add route")
+    return Request(RTM_NEWROUTE, NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL), body, "add route")
+
+
+def delete_default_route() -> Request:
+    """The IPv4 default route of the main table. ESRCH if there is none."""
+    body = _ROUTE.pack(socket.AF_INET, 0, 0, 0, _RT_TABLE_MAIN, 0, _RT_SCOPE_NOWHERE, 0, 0)
+    return Request(RTM_DELROUTE, 0, body, "delete route")
 
 
 def _family(address: bytes) -> int:
