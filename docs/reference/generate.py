@@ -139,7 +139,6 @@ def api_page() -> str:
         "## Refused by name\n",
         "Known, and answered with a line that says what is not supported: status 501; 503 for Swarm's; 403 for the",
         "removal of a predefined network. A served path can refuse a field or an option too: see [limits](limits.md).",
-        "Creating a network is among the served paths, and is always refused.\n",
         _table(refused),
     ])  # fmt: skip
 
