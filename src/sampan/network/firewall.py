@@ -229,7 +229,7 @@ class Firewall:
         batch.add_base_chain("forward", "filter", nft.FORWARD, nft.PRIORITY_FILTER)
         batch.add_rule("forward", *to_bridge, *answers, accept)
         batch.add_rule(
-            "forward", nft.input_name(register), nft.output_name(register + 4), nft.one_of(_TALKING), accept
+            "forward", nft.input_name(), nft.output_name(nft.REG_2), nft.one_of(_TALKING), accept
         )  # fmt: skip
         batch.add_rule("forward", nft.input_name(), nft.one_of(_INTERNAL), drop)
         batch.add_rule("forward", nft.output_name(), nft.one_of(_INTERNAL), drop)

@@ -47,8 +47,8 @@ def tree(data: bytes) -> list[Any]:
         value = data[4:size]
         found.append((kind & 0x3FFF, tree(value) if kind & 0x8000 else value))
         data = data[(size + 3) & ~3 :]
-    if found and all(isinstance(value, list) and value and value[0][0] == 1 for _, value in found):
-        found = [(1, value) for _, value in found]  # nft numbers the elements of a list, which the kernel ignores.
+    if found and all(isinstance(each, list) and each and isinstance(each[0][1], list) for _, each in found):
+        found = [(1, each) for _, each in found]  # nft numbers the elements of a list, which the kernel ignores.
     if found and found[0] == (1, b"lookup\0"):
         # A map made in the same transaction may be named by its id too.
         found[1] = (2, [each for each in found[1][1] if each[0] != 4])

@@ -33,7 +33,7 @@ PRIORITY_RAW, PRIORITY_DSTNAT, PRIORITY_FILTER, PRIORITY_SRCNAT = -300, -100, 0,
 
 DROP, ACCEPT, RETURN = 0, 1, -5 & 0xFFFFFFFF
 
-REG_VERDICT, REG_1 = 0, 1
+REG_VERDICT, REG_1, REG_2 = 0, 1, 2
 REG32_00 = 8
 """The first quarter of `REG_1`; the next numbers are the quarters that follow."""
 
