@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampan.errors import Conflict, InvalidArgument, ResourceExhausted
+from sampan.errors import Forbidden, InvalidArgument, ResourceExhausted
 from sampan.network import pools
 from sampan.network.addresses import AddressPool, mac_address
 
@@ -53,9 +53,9 @@ def test_the_round_goes_on_after_a_restart() -> None:
 def test_one_in_particular() -> None:
     pool = AddressPool(SUBNET, [GATEWAY])
     pool.take(GATEWAY + 1)
-    with pytest.raises(Conflict):
+    with pytest.raises(Forbidden):
         pool.take(GATEWAY + 1)
-    with pytest.raises(Conflict):
+    with pytest.raises(Forbidden):
         pool.take(int(SUBNET.broadcast_address))
     assert pool.allocate() == GATEWAY + 2
 
@@ -83,7 +83,24 @@ def test_the_chosen_subnet_overlaps_nothing(raw: list[tuple[int, int]]) -> None:
 
 def test_pools_run_out() -> None:
     with pytest.raises(ResourceExhausted, match="fully subnetted"):
-        pools.choose([IPv4Network("172.16.0.0/12"), IPv4Network("192.168.0.0/16")])
+        pools.choose([IPv4Network("172.16.0.0/12"), IPv4Network("192.168.0.0/16"), IPv4Network("10.0.0.0/8")])
+
+
+def test_there_is_room_for_hundreds() -> None:
+    used: list[IPv4Network] = []
+    for _ in range(31 + 256 + 50):
+        used.append(pools.choose(used))
+    assert [str(used[at]) for at in (30, 31, -1)] == ["192.168.240.0/20", "172.16.0.0/24", "10.192.49.0/24"]
+
+
+def test_addresses_are_given_out_of_a_part() -> None:
+    pool = AddressPool(IPv4Network("10.0.0.0/24"), [int(IPv4Address("10.0.0.5"))], 0, IPv4Network("10.0.0.4/30"))
+    assert [str(IPv4Address(pool.allocate())) for _ in range(3)] == ["10.0.0.4", "10.0.0.6", "10.0.0.7"]
+    with pytest.raises(ResourceExhausted):
+        pool.allocate()
+    pool.take(int(IPv4Address("10.0.0.9")))
+    pool.release(int(IPv4Address("10.0.0.6")))
+    assert str(IPv4Address(pool.allocate())) == "10.0.0.6"
 
 
 @pytest.mark.parametrize(
