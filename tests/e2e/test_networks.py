@@ -205,3 +205,33 @@ def test_events(engine: Engine) -> None:
     assert [each["Action"] for each in seen] == ["create", "connect", "disconnect", "destroy"]
     assert {each["Actor"]["Attributes"]["name"] for each in seen} == {"mine"}
     assert seen[1]["Actor"]["Attributes"]["container"] == box
+
+
+def test_our_own_command(engine: Engine) -> None:
+    made = engine.sampan(
+        "network", "create", "--subnet", "10.88.1.0/24", "--gateway", "10.88.1.9", "--aux-address", "x=10.88.1.1",
+        "--label", "a=b", "--internal", "own", check=True,
+    ).stdout.strip()  # fmt: skip
+    assert engine.sampan("network", "ls", "-q", "--no-trunc", "-f", "label=a=b").stdout == f"{made}\n"
+    engine.sampan(
+        "run", "-d", "--name", "one", "--network", "own", "--ip", "10.88.1.7", "--network-alias", "first", "box",
+        "sleep", "600", check=True,
+    )  # fmt: skip
+    engine.sampan("run", "-d", "--name", "two", "box", "sleep", "600", check=True)
+    engine.sampan("network", "connect", "--ip", "10.88.1.8", "own", "two", check=True)
+    shown = inspected(engine, "network", "own")
+    assert {each["Name"]: each["IPv4Address"] for each in shown["Containers"].values()} == {
+        "one": "10.88.1.7/24", "two": "10.88.1.8/24",
+    }  # fmt: skip
+    assert (shown["Internal"], shown["IPAM"]["Config"][0]["Gateway"]) == (True, "10.88.1.9")
+    assert "first" in inspected(engine, "container", "one")["NetworkSettings"]["Networks"]["own"]["Aliases"]
+    assert "eth1" in said(engine, "exec", "two", "ip", "addr")
+    engine.sampan("network", "disconnect", "own", "two", check=True)
+    assert "eth1" not in said(engine, "exec", "two", "ip", "addr")
+    refused = engine.sampan("network", "rm", "own", "none")
+    assert refused.returncode == 1
+    assert refused.stderr.count("\n") == 2
+    engine.sampan("rm", "-f", "one", "two", check=True)
+    assert engine.sampan("network", "prune", "-f").stdout == "own\n"
+    done = engine.sampan("network", "create", "--gateway", "10.88.1.9", "bad")
+    assert (done.returncode, done.stderr) == (1, "sampan: --ip-range, --gateway and --aux-address need a --subnet\n")

@@ -54,6 +54,7 @@ def add_container_flags(parser: Parser) -> None:
         (("--group-add",), "an additional group"),
         (("--log-opt",), "log option: NAME=VALUE"),
         (("--annotation",), "annotation: NAME=VALUE"),
+        (("--network-alias",), "one more name on a network of one's own"),
         (("--volumes-from",), "mount what another container has mounted: CONTAINER[:ro]"),
         (("--device-cgroup-rule",), "allow a kind of device: 'c 1:3 rwm'"),
         (("--blkio-weight-device",), "share of a disk's time: PATH:WEIGHT"),
@@ -72,7 +73,8 @@ def add_container_flags(parser: Parser) -> None:
         (("-w", "--workdir"), "working directory"),
         (("--entrypoint",), "the program, instead of the image's entry point"),
         (("--restart",), "no, always, unless-stopped or on-failure[:COUNT]"),
-        (("--network", "--net"), "none, host or bridge"),
+        (("--network", "--net"), "none, host, bridge, container:CONTAINER, or a network of one's own"),
+        (("--ip",), "address on a network of one's own"),
         (("-m", "--memory"), "memory limit"),
         (("--memory-swap",), "memory and swap together; -1: no limit"),
         (("--memory-reservation",), "soft limit of memory"),
@@ -158,6 +160,12 @@ def create_document(flags: argparse.Namespace) -> dict[str, Any]:
         "MacAddress": flags.mac_address,
         "HostConfig": _host_config(flags, bindings),
     }
+    if flags.ip or flags.network_alias:
+        settings = {
+            "IPAMConfig": {"IPv4Address": flags.ip} if flags.ip else None,
+            "Aliases": flags.network_alias or None,
+        }
+        document["NetworkingConfig"] = {"EndpointsConfig": {flags.network or "bridge": settings}}
     if healthcheck := _healthcheck(flags):
         document["Healthcheck"] = healthcheck
     return document

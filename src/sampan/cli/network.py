@@ -1,12 +1,17 @@
-"""`network …`: what there is; making networks comes later, and the engine says so."""
+"""`network …`."""
 
 from __future__ import annotations
 
+import sys
+
 from sampan.cli.arguments import Parser
 from sampan.cli.context import Context
+from sampan.cli.filters import parse_filters
 from sampan.cli.groups import Command, run_group
+from sampan.cli.image import confirmed
 from sampan.cli.inspect import group_command
 from sampan.cli.table import short, table
+from sampan.errors import InvalidArgument, NotFound, SampanError
 
 FAILURE = 1
 
@@ -14,13 +19,15 @@ FAILURE = 1
 def _list(words: list[str], context: Context) -> int:
     made = Parser("network ls", "[OPTIONS]", "List networks", 1)
     made.add_argument("-q", "--quiet", action="store_true", help="ids only")
+    made.add_argument("-f", "--filter", action="append", default=[], help="NAME=VALUE")
+    made.add_argument("--no-trunc", action="store_true", help="do not cut ids off")
     flags = made.parse_args(words)
-    found = context.client.call("GET", "/networks")
+    found = context.client.call("GET", "/networks", filters=parse_filters(flags.filter))
     if flags.quiet:
         for each in found:
-            print(short(each["Id"]))
+            print(short(each["Id"], flags.no_trunc))
         return 0
-    rows = sorted((short(each["Id"]), each["Name"], each["Driver"], each["Scope"]) for each in found)
+    rows = sorted((short(each["Id"], flags.no_trunc), each["Name"], each["Driver"], each["Scope"]) for each in found)
     print(table(("NETWORK ID", "NAME", "DRIVER", "SCOPE"), rows))
     return 0
 
@@ -28,13 +35,102 @@ def _list(words: list[str], context: Context) -> int:
 def _create(words: list[str], context: Context) -> int:
     made = Parser("network create", "[OPTIONS] NETWORK", "Create a network", 1)
     made.add_argument("-d", "--driver", default="bridge", help="network driver")
-    made.add_argument("name")
+    made.add_argument("--subnet", default="", help="its addresses, such as 10.8.0.0/24; else one that is free here")
+    made.add_argument("--ip-range", default="", help="the part of them that containers get")
+    made.add_argument("--gateway", default="", help="the host's address in it")
+    made.add_argument("--aux-address", action="append", default=[], help="an address to leave alone: NAME=ADDRESS")
+    made.add_argument("--internal", action="store_true", help="without a way out")
+    made.add_argument("--attachable", action="store_true", help="accepted, as Docker does")
+    made.add_argument("--label", action="append", default=[], help="NAME=VALUE")
+    made.add_argument("-o", "--opt", action="append", default=[], help="driver option: NAME=VALUE")
+    made.add_argument("name", metavar="NETWORK")
     flags = made.parse_args(words)
-    print(context.client.call("POST", "/networks/create", {"Name": flags.name, "Driver": flags.driver})["Id"])
+    config = {
+        "Subnet": flags.subnet, "IPRange": flags.ip_range, "Gateway": flags.gateway,
+        "AuxiliaryAddresses": _pairs(flags.aux_address),
+    }  # fmt: skip
+    config = {name: value for name, value in config.items() if value}
+    if config and not flags.subnet:
+        raise InvalidArgument("--ip-range, --gateway and --aux-address need a --subnet")
+    made_network = context.client.call(
+        "POST", "/networks/create",
+        {
+            "Name": flags.name, "Driver": flags.driver, "Internal": flags.internal, "Attachable": flags.attachable,
+            "IPAM": {"Config": [config] if config else []}, "Labels": _pairs(flags.label), "Options": _pairs(flags.opt),
+        },
+    )  # fmt: skip
+    print(made_network["Id"])
     return 0
 
 
-COMMANDS: dict[str, Command] = {"ls": _list, "list": _list, "inspect": group_command("network"), "create": _create}
+def _pairs(given: list[str]) -> dict[str, str]:
+    return dict(each.partition("=")[::2] for each in given)
+
+
+def _remove(words: list[str], context: Context) -> int:
+    made = Parser("network rm", "[OPTIONS] NETWORK [NETWORK...]", "Remove one or more networks", 1)
+    made.add_argument("-f", "--force", action="store_true", help="no error if it is not there")
+    made.add_argument("names", nargs="+", metavar="NETWORK")
+    flags = made.parse_args(words)
+
+    status = 0
+    for name in flags.names:
+        try:
+            context.client.call("DELETE", f"/networks/{name}")
+            print(name)
+        except NotFound as error:
+            if not flags.force:
+                print(f"sampan: {error.message}", file=sys.stderr)
+                status = 1
+        except SampanError as error:
+            print(f"sampan: {error.message}", file=sys.stderr)
+            status = 1
+    return status
+
+
+def _connect(words: list[str], context: Context) -> int:
+    made = Parser("network connect", "[OPTIONS] NETWORK CONTAINER", "Connect a container to a network", 1)
+    made.add_argument("--ip", default="", help="the container's address there")
+    made.add_argument("--alias", action="append", default=[], help="one more name there")
+    made.add_argument("network", metavar="NETWORK")
+    made.add_argument("container", metavar="CONTAINER")
+    flags = made.parse_args(words)
+    settings = {"IPAMConfig": {"IPv4Address": flags.ip} if flags.ip else None, "Aliases": flags.alias or None}
+    context.client.call(
+        "POST", f"/networks/{flags.network}/connect", {"Container": flags.container, "EndpointConfig": settings}
+    )  # fmt: skip
+    return 0
+
+
+def _disconnect(words: list[str], context: Context) -> int:
+    made = Parser("network disconnect", "[OPTIONS] NETWORK CONTAINER", "Disconnect a container from a network", 1)
+    made.add_argument("-f", "--force", action="store_true", help="whatever stands in the way")
+    made.add_argument("network", metavar="NETWORK")
+    made.add_argument("container", metavar="CONTAINER")
+    flags = made.parse_args(words)
+    context.client.call(
+        "POST", f"/networks/{flags.network}/disconnect", {"Container": flags.container, "Force": flags.force}
+    )  # fmt: skip
+    return 0
+
+
+def _prune(words: list[str], context: Context) -> int:
+    made = Parser("network prune", "[OPTIONS]", "Remove unused networks", 1)
+    made.add_argument("-f", "--force", action="store_true", help="do not ask")
+    made.add_argument("--filter", action="append", default=[], help="NAME=VALUE")
+    flags = made.parse_args(words)
+    if not confirmed(flags.force, "This will remove all networks that no container uses."):
+        return 1
+    report = context.client.call("POST", "/networks/prune", filters=parse_filters(flags.filter))
+    for each in report["NetworksDeleted"] or ():
+        print(each)
+    return 0
+
+
+COMMANDS: dict[str, Command] = {
+    "ls": _list, "list": _list, "inspect": group_command("network"), "create": _create, "rm": _remove,
+    "remove": _remove, "connect": _connect, "disconnect": _disconnect, "prune": _prune,
+}  # fmt: skip
 
 
 def main(name: str, words: list[str], context: Context) -> int:
