@@ -250,3 +250,19 @@ def test_a_hostile_archive_comes_out(tmp_path: pathlib.Path) -> None:
             unpack(tar, str(into), "d")
         assert os.listdir(outside) == []
     assert not list(tmp_path.glob("into/d/hard"))
+
+
+def test_a_deep_directory_is_replaced(engine: Engine) -> None:
+    """Deeper than Python recurses, which removes it; and than a path can say."""
+    engine.docker("run", "-d", "--name", "box1", "--network", "none", "box", "sleep", "600", check=True)
+    with tarfile.open(fileobj=(archive := io.BytesIO()), mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for depth in range(1, 1500):
+            entry = tarfile.TarInfo("deep" + "/d" * depth)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(entry)
+    target = "/containers/box1/archive?path=/tmp"
+    engine.client.call("PUT", target, body=archive.getvalue())
+    with tarfile.open(fileobj=(archive := io.BytesIO()), mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("deep"))
+    engine.client.call("PUT", target, body=archive.getvalue())
+    assert sh(engine, "stat -c %F /tmp/deep") == "regular empty file\n"

@@ -11,7 +11,6 @@ import contextlib
 import errno
 import os
 import posixpath
-import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from sampan.core.snapshots.tree import check_entry
 from sampan.core.trees import Sink, write_entry
 from sampan.errors import InvalidArgument, NotFound, ResourceExhausted
 from sampan.linux.fs import make_directories, of_descriptor, open_in_root, resolve_in_root
+from sampan.linux.trees import remove_tree
 
 _PLACE = os.O_PATH | os.O_DIRECTORY
 _MISSING = (FileNotFoundError, NotADirectoryError)
@@ -183,7 +183,7 @@ class _Extraction:
                 self._settle_below(parent, last, name, entry)
                 return
             if is_directory:
-                shutil.rmtree(last, dir_fd=parent)
+                remove_tree(f"{of_descriptor(parent)}/{last}")  # Of any depth.
             else:
                 os.unlink(last, dir_fd=parent)
         self._make(parent, last, name, entry)

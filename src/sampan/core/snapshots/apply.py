@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 
@@ -20,6 +19,7 @@ from sampan.core.snapshots.tarwalk import Entry, Readable, TarWalk, invalid
 from sampan.core.snapshots.tree import FT_BLOCK, FT_FIFO, FT_REGULAR, FT_SYMLINK, Attributes, Directory, Tree
 from sampan.errors import ResourceExhausted
 from sampan.linux.fs import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, of_descriptor, openat2
+from sampan.linux.trees import remove_tree
 from sampan.oci.digest import Digest
 
 _PLAIN = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
@@ -137,7 +137,7 @@ class _Unpacked:
     def remove(self, parent: Directory, name: bytes, present: Directory | int) -> None:
         at = self._open(parent)
         if isinstance(present, Directory):
-            shutil.rmtree(name, dir_fd=at)
+            remove_tree(f"{of_descriptor(at)}/{os.fsdecode(name)}")
             if self._parent_path is not None and (self._parent_path + b"/").startswith(present.path + b"/"):
                 self.close()
         else:
