@@ -235,3 +235,15 @@ def test_our_own_command(engine: Engine) -> None:
     assert engine.sampan("network", "prune", "-f").stdout == "own\n"
     done = engine.sampan("network", "create", "--gateway", "10.88.1.9", "bad")
     assert (done.returncode, done.stderr) == (1, "sampan: --ip-range, --gateway and --aux-address need a --subnet\n")
+
+
+def test_prune_by_age_and_label(engine: Engine) -> None:
+    for name, label in (("old", "a=b"), ("other", "c=d")):
+        said(engine, "network", "create", "--label", label, name)
+    assert said(engine, "network", "prune", "-f", "--filter", "until=1h") == ""
+    assert said(engine, "network", "prune", "-f", "--filter", "label=a", "--filter", "until=0s") == (
+        "Deleted Networks:\nold"
+    )
+    refused = engine.docker("network", "prune", "-f", "--filter", "until=soon")
+    assert refused.returncode == 1
+    assert said(engine, "network", "ls", "-q", "-f", "name=other") != ""

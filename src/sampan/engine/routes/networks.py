@@ -15,7 +15,7 @@ from sampan.engine.http.filters import boolean_filter, known_filters, labels_mat
 from sampan.engine.http.request import Request, json_response
 from sampan.engine.http.router import RouteDef
 from sampan.engine.services import Engine
-from sampan.engine.timestamps import rfc3339
+from sampan.engine.timestamps import parse_moment, rfc3339
 from sampan.errors import Forbidden, InvalidArgument, NotFound, SampanError, Unsupported
 from sampan.network.definitions import NetworkRequest
 from sampan.network.endpoints import NetworkInfo
@@ -112,10 +112,13 @@ class NetworkRoutes:
     async def prune(self, request: Request) -> web.Response:
         """The user's networks that no container is on."""
         filters = known_filters(request.filters(), _PRUNE_FILTERS)
-        if "until" in filters:
-            raise Unsupported("prune filter until is not supported yet")
+        before = [parse_moment(each) for each in filters.get("until", ())]
+        if len(before) > 1:
+            raise InvalidArgument("more than one until filter specified")
         removed: list[str] = []
         for each in self._engine.network.networks():
+            if any(each.created >= moment for moment in before):
+                continue
             if not self._unused(each) or not labels_match(each.labels, filters):
                 continue
             with contextlib.suppress(SampanError):  # Somebody has come, or taken it away.
