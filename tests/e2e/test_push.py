@@ -11,6 +11,7 @@ import os
 import pathlib
 import socket
 import ssl
+import struct
 import tarfile
 import threading
 import urllib.request
@@ -261,6 +262,9 @@ class BreakingProxy:
                 sent += len(data)
                 if counted and sent >= self.limit and not self.cut:
                     self.cut = sent
+                    # A reset: a mere end would leave what is still sent unanswered, until the client is tired of it.
+                    source.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    source.close()
                     break
         for each in (source, target):
             with contextlib.suppress(OSError):
