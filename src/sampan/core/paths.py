@@ -75,6 +75,13 @@ class Paths:
     def log(self, container_id: str) -> str:
         return f"{self.containers}/{container_id}/{container_id}-json.log"
 
+    def local_log(self, container_id: str) -> str:
+        return f"{self.containers}/{container_id}/local-logs/container.log"
+
+    def cached_log(self, container_id: str) -> str:
+        """What can be read of a log that goes elsewhere."""
+        return f"{self.containers}/{container_id}/container-cached.log"
+
     def exit_file(self, container_id: str) -> str:
         return f"{self.containers}/{container_id}/exit.json"
 

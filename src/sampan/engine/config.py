@@ -15,10 +15,12 @@ from typing import NoReturn
 import msgspec
 
 from sampan import __version__
+from sampan.api.containers import LogConfig
 from sampan.core.paths import DEFAULT_DATA_ROOT, DEFAULT_EXEC_ROOT, Paths
 from sampan.core.remotes.endpoints import check_insecure, mirror_endpoint
 from sampan.core.remotes.settings import DEFAULT_CERTS, Patience, RemoteSettings
 from sampan.engine import runtimes
+from sampan.engine.containers import log_options
 from sampan.engine.runtimes import BUILT_IN, RuntimeSettings, parse_runtime
 from sampan.errors import InvalidArgument, Unsupported
 from sampan.oci.reference import DEFAULT_DOMAIN
@@ -26,7 +28,6 @@ from sampan.oci.reference import DEFAULT_DOMAIN
 DEFAULT_CONFIG_FILE = "/etc/sampan/daemon.json"
 DEFAULT_IDLE_TIMEOUT = 60.0
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
-LOG_DRIVERS = ("json-file", "none")
 _DEFAULT_TCP_PORT = 2375
 
 
@@ -313,8 +314,10 @@ def _checked(config: Config) -> Config:
             raise InvalidArgument(f"{name.replace('_', '-')} must be an absolute path: {getattr(config, name)!r}")
     if config.log_level not in LOG_LEVELS:
         raise InvalidArgument(f"invalid logging level: {config.log_level}")
-    if config.log_driver not in LOG_DRIVERS:
-        raise Unsupported(f"log driver {config.log_driver} is not supported: one of {', '.join(LOG_DRIVERS)}")
+    try:
+        log_options.check(LogConfig(type=config.log_driver, config=config.log_opts))
+    except InvalidArgument as error:
+        raise InvalidArgument(f"failed to set log opts: {error.message}") from None
     if config.storage_driver not in ("", "overlay2"):
         raise Unsupported(f"storage driver {config.storage_driver} is not supported: overlay2 is")
     for option in config.storage_opts:

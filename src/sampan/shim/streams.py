@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable
 
 from sampan.linux.terminal import set_size
-from sampan.shim.logfile import LogFile
+from sampan.shim.log import Log
 from sampan.shim.loop import HANGUP, READ, WRITE, Loop
 from sampan.shimapi.messages import Attachment, WindowSize
 
@@ -170,7 +170,7 @@ class Streams:
     def __init__(
         self,
         loop: Loop,
-        log: LogFile | None,
+        log: Log | None,
         on_end: Callable[[], None],
         on_detach: Callable[[], None],
         *,
@@ -214,7 +214,7 @@ class Streams:
         self._write_input()
 
     def _watch_sources(self) -> None:
-        blocked = any(client.full for client in self.clients)
+        blocked = self._blocked
         for descriptor in self._sources:
             events = 0 if blocked else READ
             if descriptor == self._input and self._pending_input:
@@ -246,9 +246,14 @@ class Streams:
         for client in list(self.clients):
             if client.wants[stream]:
                 client.send(stream, data)
-        if any(client.full for client in self.clients):
+        if self._blocked:
             self._watch_sources()
         return True
+
+    @property
+    def _blocked(self) -> bool:
+        """Whether somebody who gets the output has enough for now."""
+        return any(client.full for client in self.clients) or (self._log is not None and self._log.full)
 
     def _end_source(self, descriptor: int) -> None:
         del self._sources[descriptor]
@@ -263,7 +268,7 @@ class Streams:
             self._on_end()
 
     def resume(self) -> None:
-        """A client reads again."""
+        """A client, or the log, takes more again."""
         self._watch_sources()
 
     def drain(self) -> None:

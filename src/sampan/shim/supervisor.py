@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sampan.errors import Conflict, InvalidArgument, NotFound, SampanError
+from sampan.errors import Conflict, InvalidArgument, NotFound, SampanError, Unavailable
 from sampan.linux import process
 from sampan.shim import connections
 from sampan.shim.connections import Connection
-from sampan.shim.logfile import LogFile
+from sampan.shim.log import Log
 from sampan.shim.loop import READ, Loop, Timer
 from sampan.shim.maker import Maker, fork_maker
 from sampan.shim.restart import Backoff, restarts
@@ -45,7 +45,7 @@ class Supervisor:
         self._maker = maker
         self._policy = create.restart
         self._loop = Loop(self._reap)
-        self._log = LogFile(create.log)
+        self._log = self._open_log()
         self._window = create.window
         self._task: Task | None = None
         self._execs: dict[str, ExecTask] = {}
@@ -199,6 +199,17 @@ class Supervisor:
             self._restart_timer = self._loop.later(delay, self._restart)
         else:
             self._ended()
+
+    def _open_log(self) -> Log:
+        try:
+            return Log(self._create.log, self._loop, self._log_takes_more)
+        except (SampanError, OSError) as error:
+            message = error.message if isinstance(error, SampanError) else str(error)
+            raise Unavailable(f"{msg.NO_LOG}: {message}") from error
+
+    def _log_takes_more(self) -> None:
+        if self._task is not None:
+            self._task.streams.resume()
 
     def _restart(self) -> None:
         self._restart_timer = None
@@ -455,7 +466,7 @@ class Supervisor:
 
     def _end_when_flushed(self) -> None:
         waiting = any(each.streams.clients for each in self._execs.values())
-        waiting = waiting or bool(self._last_streams and self._last_streams.clients)
+        waiting = waiting or bool(self._last_streams and self._last_streams.clients) or self._log.pending
         if waiting and time.monotonic() < self._deadline:
             self._loop.later(0.005, self._end_when_flushed)
         else:

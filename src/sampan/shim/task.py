@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sampan.errors import SampanError
 from sampan.runtime.container import Container, Stdio
-from sampan.shim.logfile import LogFile
+from sampan.shim.log import Log
 from sampan.shim.loop import Loop, Timer
 from sampan.shim.maker import Maker
 from sampan.shim.streams import Streams
@@ -100,7 +100,7 @@ class Task(Running):
         self,
         loop: Loop,
         create: Create,
-        log: LogFile,
+        log: Log,
         attachments: list[tuple[int, Attachment]],
         window: WindowSize | None,
         on_exit: Callable[[int], None],

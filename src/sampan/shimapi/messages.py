@@ -51,19 +51,49 @@ class RestartPolicy(Message, frozen=True, kw_only=True):
     maximum_retry_count: int = 0
 
 
+NO_LOG = "failed to initialize logging driver"
+"""How the message of a `Failure` begins that tells of a log that can't be written."""
+
+
+class SyslogConfig(Message, frozen=True, kw_only=True):
+    """Where syslog is, and how it wants to be told. `network`: unix, unixgram, udp, tcp, tcp+tls, or empty for the
+    machine's own. `host`: a name, an address or a path. `format`: rfc3164, rfc5424, rfc5424micro, or empty for what
+    the machine's own takes. `ca`, `certificate`, `key`: paths."""
+
+    network: str = ""
+    host: str = ""
+    port: int = 0
+    facility: int = 3
+    format: str = ""
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+    verify: bool = True
+
+
 class LogConfig(Message, frozen=True, kw_only=True):
     """Where the shim writes what the process prints.
 
-    `driver` is `json-file` (Docker's format, one JSON object a line) or `none`. A file of `max_size` bytes
-    is rotated to `path.1`, and so on up to `max_file` files in all; 0 for `max_size`: never.
+    `driver`: json-file or local (Docker's formats), syslog, journald, or none. A file of `max_size` bytes is rotated to
+    `path.1`, and so on up to `max_file` files in all; 0 for `max_size`: never. With syslog and journald the file is a
+    copy, in the format of local, for those who read the log; empty for `path`: there is none.
     """
 
     driver: str = "json-file"
     path: str = ""
     max_size: int = 0
     max_file: int = 1
+    compress: bool = False
+    """The rotated ones."""
     attributes: dict[str, str] = {}
-    """Told with each line."""
+    """Told with each line: by json-file, and by journald as fields."""
+    tag: str = ""
+    """The container's name for syslog."""
+    lossy: bool = False
+    """Drop what a service takes too slowly, and never hold the process up (`mode=non-blocking`)."""
+    buffer: int = 1 << 20
+    """Bytes that wait for a service before either of it is done."""
+    syslog: SyslogConfig | None = None
 
 
 class WindowSize(Message, frozen=True, kw_only=True):

@@ -78,7 +78,8 @@ def test_a_file_that_is_not_there_or_no_json(tmp_path: pathlib.Path) -> None:
         (["--bip", "172.27.0.1"], InvalidArgument, "invalid CIDR address: 172.27.0.1"),
         (["--dns", "x"], InvalidArgument, "x is not an ip address"),
         (["--log-opt", "x"], InvalidArgument, "bad attribute format: x"),
-        (["--log-driver", "syslog"], Unsupported, "log driver syslog is not supported: one of json-file, none"),
+        (["--log-driver", "gelf"], Unsupported, "log driver gelf is not supported"),
+        (["--log-opt", "x=y"], InvalidArgument, "failed to set log opts: unknown log opt 'x' for json-file log driver"),
         (["-s", "btrfs"], Unsupported, "storage driver btrfs is not supported: overlay2 is"),
         (
             ["--storage-opt", "layers=squashed"],

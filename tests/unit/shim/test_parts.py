@@ -1,54 +1,17 @@
-"""The shim's parts that need no container: the log, framing, detach keys, the restart policy."""
+"""The shim's parts that need no container: framing, detach keys, the restart policy."""
 
 from __future__ import annotations
 
-import json
 import os
-import pathlib
 import socket
 
 import pytest
 
 from sampan.errors import DataCorrupt
-from sampan.shim.logfile import MAX_RECORD, LogFile
 from sampan.shim.restart import Backoff, restarts
 from sampan.shim.streams import DetachKeys
 from sampan.shimapi import framing
-from sampan.shimapi.messages import Done, Envelope, Failure, LogConfig, RestartName, RestartPolicy
-
-
-def records(path: pathlib.Path) -> list[tuple[str, str]]:
-    return [(each["stream"], each["log"]) for each in map(json.loads, path.read_text().splitlines())]
-
-
-def test_lines_wait_for_their_newline(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "log"
-    log = LogFile(LogConfig(path=str(path)))
-    log.write(1, b"one\ntw")
-    log.write(2, b"err\xff\n")
-    log.write(1, b"o\nrest")
-    assert records(path) == [("stdout", "one\n"), ("stderr", "err\ufffd\n"), ("stdout", "two\n")]
-    log.close()
-    assert records(path)[-1] == ("stdout", "rest")
-
-
-def test_a_long_line_is_cut(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "log"
-    log = LogFile(LogConfig(path=str(path)))
-    log.write(1, b"x" * (MAX_RECORD + 10) + b"\n")
-    log.close()
-    assert [len(text) for _, text in records(path)] == [MAX_RECORD, 11]
-
-
-def test_rotation_keeps_so_many_files(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "log"
-    log = LogFile(LogConfig(path=str(path), max_size=200, max_file=3))
-    for number in range(20):
-        log.write(1, b"%d\n" % number)
-    log.close()
-    assert sorted(os.listdir(tmp_path)) == ["log", "log.1", "log.2"]
-    kept = [text for name in ("log.2", "log.1", "log") for _, text in records(tmp_path / name)]
-    assert kept == [f"{number}\n" for number in range(20 - len(kept), 20)]
+from sampan.shimapi.messages import Done, Envelope, Failure, RestartName, RestartPolicy
 
 
 def test_envelopes_in_pieces_with_descriptors() -> None:

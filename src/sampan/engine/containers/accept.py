@@ -19,7 +19,7 @@ from sampan.api.containers import (
 )
 from sampan.engine import runtimes
 from sampan.engine.config import Config
-from sampan.engine.containers import health, log_options
+from sampan.engine.containers import health
 from sampan.engine.containers.devices import parse_rule
 from sampan.engine.containers.limits import check_resources
 from sampan.engine.containers.signals import parse_signal
@@ -104,7 +104,6 @@ def check(request: CreateRequest) -> None:
         raise InvalidArgument(f"invalid cgroup parent: {host.cgroup_parent}")
     if host.auto_remove and host.restart_policy.name not in ("", "no"):
         raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
-    log_options.check(host.log_config)
     for server in host.dns or ():
         try:
             ip_address(server)

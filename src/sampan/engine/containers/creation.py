@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sampan.api.containers import ContainerConfig, CreateRequest, EndpointSettings, HostConfig
-from sampan.engine.containers import accept, defaults, networking
+from sampan.engine.containers import accept, defaults, log_options, networking
 from sampan.engine.containers.copyup import fill_volumes
 from sampan.engine.containers.mounts import borrowed, parse_volumes_from, wanted_mounts, with_volumes
 from sampan.engine.containers.record import Record, Records
@@ -38,6 +38,7 @@ def make(
     config = ContainerConfig(**{name: getattr(request, name) for name in ContainerConfig.__struct_fields__})
     config = accept.merged(config, image.config.run)
     host = defaults.settled_host(host, engine.config, cgroup2=hierarchies().unified)
+    log_options.check(host.log_config)
     networking.check_shared(request, host)
     wanted: dict[str, EndpointSettings] = {}
     if (shared := networking.shared_with(host, engine.containers.resolve)) is not None:

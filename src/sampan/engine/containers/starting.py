@@ -24,13 +24,14 @@ from sampan.engine.containers.execs import process
 from sampan.engine.containers.record import Record
 from sampan.engine.containers.spec import Surroundings, build_spec, hostname
 from sampan.engine.containers.users import resolve_user
-from sampan.errors import SampanError
+from sampan.errors import Internal, SampanError
 from sampan.linux.cgroup import hierarchies
 from sampan.network import files
 from sampan.network.endpoints import Endpoint, Published
 from sampan.network.ports import close_all
 from sampan.oci.runtime import User
 from sampan.shimapi.messages import (
+    NO_LOG,
     Create,
     Event,
     RestartName,
@@ -126,6 +127,8 @@ class _Descriptors:
 
 def _runtime_error(error: SampanError, *, foreign: bool) -> SampanError:
     """With what Docker's engine puts around a runtime's message; its clients look for what is inside."""
+    if error.message.startswith(NO_LOG):
+        return Internal(f"failed to create task for container: {error.message}")
     own = "" if foreign else "runc create failed: unable to start container process: "
     return type(error)(
         "failed to create task for container: failed to create shim task: OCI runtime create failed: "

@@ -11,7 +11,7 @@ from aiohttp import web
 from sampan.api.container_documents import ContainerSummary, PruneReport
 from sampan.api.containers import CreateRequest, CreateResponse, UpdateRequest, UpdateResponse, WaitError, WaitResponse
 from sampan.engine.blocking import run_blocking
-from sampan.engine.containers import documents, log_options, logs, stats
+from sampan.engine.containers import documents, log_formats, log_options, logs, stats
 from sampan.engine.containers.container import Container, End
 from sampan.engine.containers.detach import parse_detach_keys
 from sampan.engine.containers.signals import parse_signal
@@ -83,18 +83,21 @@ class ContainerRoutes:
         )
         if not query.stdout and not query.stderr:
             raise InvalidArgument("Bad parameters: you must choose at least one stream")
-        config = log_options.settled(self._engine, container.record)
-        if config.driver != "json-file":
+        path = log_options.path(self._engine, container.record)
+        if not path:
             raise Unsupported("configured logging driver does not support reading")
         kind = MULTIPLEXED_STREAM if query.framed and request.api_version >= (1, 42) else RAW_STREAM
         response = web.StreamResponse(headers={**HEADERS, "Content-Type": kind})
-        with logs.Log(config.path, query) as log:
-            lines = await run_blocking(log.read)
+        with logs.opened(path, query) as log:
+            pieces = log.read()
+            first = await run_blocking(next, pieces, None)
             await response.prepare(request)
-            await response.write(b"".join(map(query.render, lines)))
+            while first is not None:
+                await response.write(first)
+                first = await run_blocking(next, pieces, None)
             if request.flag("follow"):
                 async for more in log.follow(lambda: container.running):
-                    await response.write(b"".join(map(query.render, more)))
+                    await response.write(more)
         return response
 
     async def stats(self, request: Request) -> web.StreamResponse:
@@ -235,11 +238,10 @@ class ContainerRoutes:
         stream, stdin = request.flag("stream"), request.flag("stdin")
         stdout, stderr = request.flag("stdout"), request.flag("stderr")
         history = b""
-        if request.flag("logs"):
+        if request.flag("logs") and (path := log_options.path(self._engine, container.record)):
             query = logs.Query(stdout=stdout, stderr=stderr, framed=not config.tty)
-            with logs.Log(self._engine.core.paths.log(container.id), query) as log:
-                lines = await run_blocking(log.read)
-            history = b"".join(map(query.render, lines))
+            with logs.opened(path, query) as log:
+                history = await run_blocking(lambda: b"".join(log.read()))
         taken = await hijack(request, stream_type(request, tty=config.tty), history)
         attachment = msg.Attachment(
             stdin=stdin and stream and config.open_stdin, stdout=stdout and stream, stderr=stderr and stream,
@@ -261,7 +263,7 @@ class ContainerRoutes:
 
 
 def _moment(text: str) -> int:
-    return logs.parse_time(text) if text and text != "0" else 0
+    return log_formats.parse_time(text) if text and text != "0" else 0
 
 
 async def _now(end: End) -> End:

@@ -16,7 +16,8 @@ from sampan.api.images import RegistryAuth
 from sampan.core.remotes.login import login
 from sampan.engine import host, runtimes
 from sampan.engine.blocking import run_blocking
-from sampan.engine.config import LOG_DRIVERS, Config
+from sampan.engine.config import Config
+from sampan.engine.containers.log_options import DRIVERS
 from sampan.engine.http.request import Request, json_response
 from sampan.engine.http.router import API_VERSION, MIN_API_VERSION, RouteDef
 from sampan.engine.registries import from_document
@@ -84,7 +85,7 @@ class SystemRoutes:
             containers=counts.total, containers_running=counts.running, containers_paused=counts.paused,
             containers_stopped=counts.stopped, images=len(engine.core.images.all()),
             driver_status=_driver_status(config.data_root),
-            plugins=api.Plugins(log=tuple(each for each in LOG_DRIVERS if each != "none")),
+            plugins=api.Plugins(log=tuple(each for each in DRIVERS if each != "none")),
             memory_limit=has("memory", ""), swap_limit=has("memory", "memory.memsw.limit_in_bytes"),
             cpu_cfs_period=has("cpu", "cpu.cfs_period_us"), cpu_cfs_quota=has("cpu", "cpu.cfs_quota_us"),
             cpu_shares=has("cpu", "cpu.shares"), cpu_set=has("cpuset", ""), pids_limit=has("pids", ""),
