@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _NAMES = (
     "sh ls cat echo true false sleep id hostname mount ps touch env pwd mkdir mknod stat nc kill head tty grep rm"
-    " dd ip readlink stty unshare wc yes"
+    " dd ip nslookup readlink stty unshare wc yes"
 )
 APPLETS = tuple(_NAMES.split())
 

@@ -65,6 +65,11 @@ class Paths:
         return f"{self.exec_root}/runtimes/{name}"
 
     @property
+    def names(self) -> str:
+        """Where the resolver takes the engine's word."""
+        return f"{self.exec_root}/names.sock"
+
+    @property
     def netns(self) -> str:
         return f"{self.exec_root}/netns"
 

@@ -321,6 +321,20 @@ class Spawner:
         """A netlink socket inside the namespace that is pinned at `path`."""
         return await self._netlink(msg.EnterNetns(path=path))
 
+    async def open_names(self, path: str) -> list[int]:
+        """What the resolver listens by inside that namespace: UDP, TCP, and a netfilter socket; the caller's."""
+        channel = await self._alive()
+        _, descriptors = await channel.call_with_descriptors(msg.OpenNames(path=path))
+        if len(descriptors) != 3:
+            framing.close_all(descriptors)
+            raise Internal(f"network namespace {path}: no sockets came back")
+        return descriptors
+
+    async def start_names(self, listener: int) -> None:
+        """Have the resolver serve whoever connects to the listening socket, which stays the caller's."""
+        channel = await self._alive()
+        _as(await channel.call(msg.StartNames(), [listener]), msg.Done)
+
     async def clean_up(self, request: msg.CleanUp) -> None:
         """Have a runtime forget a container whose shim has died. Raises what the runtime says."""
         channel = await self._alive()

@@ -17,6 +17,7 @@ from sampan.engine.containers.reading import thaw
 from sampan.engine.containers.service import Containers
 from sampan.engine.events import EventBus
 from sampan.engine.host import backing_filesystem
+from sampan.engine.names import Names
 from sampan.engine.volumes import Volumes
 from sampan.errors import Unavailable
 from sampan.network.controller import NetworkController, NetworkSettings
@@ -34,6 +35,7 @@ class Engine:
     spawner: Spawner
     network: NetworkController
     sandboxes: SandboxPool
+    names: Names
     volumes: Volumes
     containers: Containers
     execs: Execs
@@ -81,19 +83,21 @@ class Engine:
         )  # fmt: skip
         self.containers = Containers(self)
         self.execs = Execs(self)
+        self.names = Names(self)
         live = await self.containers.adopt()
         await thaw(self)
         await run_blocking(self.network.setup)
         await run_blocking(self.network.adopt, live)
         self.sandboxes.start()
+        await self.names.adopt()
         await self.containers.revive()
         _log.debug("services ready in %.0f ms, %d containers live", (time.monotonic() - begun) * 1000, len(live))
 
     async def close(self) -> None:
         """Let go of everything; the containers go on. Safe after a start that failed half-way."""
         self.events.close()
-        for name in ("containers", "sandboxes", "spawner"):
-            service: Containers | SandboxPool | Spawner | None = getattr(self, name, None)
+        for name in ("containers", "names", "sandboxes", "spawner"):
+            service: Containers | Names | SandboxPool | Spawner | None = getattr(self, name, None)
             if service is not None:
                 await service.close()
         for name in ("network", "core"):

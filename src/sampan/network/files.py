@@ -16,6 +16,8 @@ _FIXED_HOSTS = (
     "ff02::1\tip6-allnodes\n"
     "ff02::2\tip6-allrouters\n"
 )
+NAMES = "127.0.0.11"
+"""Where a sandbox on a user-defined network asks for names."""
 _FALLBACK_SERVERS = ("8.8.8.8", "8.8.4.4")
 _STUB = "127.0.0.53"
 _HOSTS = "/etc/hosts"
@@ -74,12 +76,14 @@ def resolv_conf(
     options: Sequence[str] = (),
     *,
     filter_loopback: bool = True,
+    names: bool = False,
 ) -> str:
     """`host`: the text of the host's own file (see `host_resolv_conf`); each of `dns`, `search` and `options` replaces
     what the host's says if it is not empty.
 
     `filter_loopback`: leave out name servers that only the host can reach, for a container that does not share its
-    network; where none is left, Docker's public ones. A search of `.` stands for none. Raises InvalidArgument.
+    network; where none is left, Docker's public ones. A search of `.` stands for none. `names`: the container asks its
+    engine's resolver, which asks these servers. Raises InvalidArgument.
     """
     for server in dns:
         try:
@@ -100,7 +104,13 @@ def resolv_conf(
             domains = values  # The last of either kind counts (resolv.conf(5)).
         elif keyword == "options":
             settings += values
-    if dns:
+    if names:
+        servers = [NAMES]
+        # A container's name has no dot, and the resolver has to be asked for it as it is.
+        if not any(each.startswith("ndots:") for each in options or settings):
+            settings = [*(options or settings), "ndots:0"]
+            options = ()
+    elif dns:
         servers = list(dns)
     elif filter_loopback:
         servers = [server for server in servers if _reachable(server)] or list(_FALLBACK_SERVERS)

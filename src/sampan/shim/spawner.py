@@ -21,6 +21,7 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from typing import NoReturn
 
 from sampan.errors import DataCorrupt, SampanError, kind_of
@@ -29,9 +30,24 @@ from sampan.linux.cgroup import hierarchies
 from sampan.runtime.newborn import rehearse
 from sampan.shim import supervisor
 from sampan.shimapi import framing
-from sampan.shimapi.messages import CleanUp, Done, EnterNetns, Envelope, Failure, NetnsOpened, OpenNetns, Reply, Spawn
+from sampan.shimapi.messages import (
+    CleanUp,
+    Done,
+    EnterNetns,
+    Envelope,
+    Failure,
+    NetnsOpened,
+    OpenNames,
+    OpenNetns,
+    Reply,
+    Spawn,
+    StartNames,
+)
 
-_NETLINK_ROUTE = 0
+_NETLINK_ROUTE, _NETLINK_NETFILTER = 0, 12
+_NAMES = "127.0.0.11"
+"""Where the containers' resolv.conf says that names are served."""
+_BACKLOG = 64
 
 
 def main(descriptor: int) -> None:
@@ -87,16 +103,18 @@ class Spawner:
         match envelope.body:
             case Spawn():
                 self._spawn(envelope, descriptors)
-            case OpenNetns() | EnterNetns():
+            case OpenNetns() | EnterNetns() | OpenNames():
                 self._open_in_namespace(envelope.number, envelope.body)
+            case StartNames():
+                self._start_names(envelope.number, descriptors[0])
             case CleanUp():
                 if os.fork() == 0:
                     _clean_up(self._connection, envelope.number, envelope.body)
             case _:
                 raise DataCorrupt(f"the spawner does not answer {type(envelope.body).__name__}")
 
-    def _open_in_namespace(self, number: int, request: OpenNetns | EnterNetns) -> None:
-        """Answer with a netlink socket of another network namespace. A visit costs less than a child would."""
+    def _open_in_namespace(self, number: int, request: OpenNetns | EnterNetns | OpenNames) -> None:
+        """Answer with sockets of another network namespace. A visit costs less than a child would."""
         try:
             if isinstance(request, OpenNetns):
                 os.close(os.open(request.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o444))
@@ -109,14 +127,25 @@ class Spawner:
             else:
                 with open(request.path, "rb") as file:
                     namespaces.setns(file.fileno(), namespaces.CLONE_NEWNET)
-            with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_ROUTE) as netlink:
-                framing.send(self._connection, Envelope(number, NetnsOpened()), [netlink.fileno()])
+            with contextlib.ExitStack() as opened:
+                made = [opened.enter_context(each) for each in _sockets(names=isinstance(request, OpenNames))]
+                framing.send(self._connection, Envelope(number, NetnsOpened()), [each.fileno() for each in made])
         except OSError as error:
             message = f"network namespace {request.path}: {(error.strerror or str(error)).lower()}"
             framing.send(self._connection, Envelope(number, Failure(kind="Unavailable", message=message)))
         finally:
             # It can't fail; if it did, the spawner would have to end: whoever is forked now would be in there too.
             namespaces.setns(self._netns, namespaces.CLONE_NEWNET)
+
+    def _start_names(self, number: int, listener: int) -> None:
+        """The resolver is a child that lives on, like a shim, and like it is nobody's who would end it."""
+        answer: Reply = Done()
+        try:
+            if os.fork() == 0:
+                _be_resolver(listener)
+        except OSError as error:
+            answer = Failure(kind="Unavailable", message=f"start the resolver: {(error.strerror or '').lower()}")
+        framing.send(self._connection, Envelope(number, answer))
 
     def _spawn(self, envelope: Envelope, descriptors: list[int]) -> None:
         """Hand the container to a shim: to the one that is there, or else to one that is forked now."""
@@ -169,6 +198,41 @@ class Spawner:
             raise
         self._poll.register(ours, select.POLLIN)
         return ours
+
+
+def _sockets(*, names: bool) -> Iterator[socket.socket]:
+    """In the namespace that this process is in."""
+    if not names:
+        yield _netlink(_NETLINK_ROUTE)
+        return
+    # Any port: 53 may be wanted by the container itself, whose bind to all addresses this would keep from it.
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+        made = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC)
+        yield made
+        made.bind((_NAMES, 0))
+        if kind == socket.SOCK_STREAM:
+            made.listen(_BACKLOG)
+    yield _netlink(_NETLINK_NETFILTER)
+
+
+def _netlink(protocol: int) -> socket.socket:
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+
+
+def _be_resolver(listener: int) -> NoReturn:
+    status = 1
+    try:
+        process.close_all_but(listener)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        # Only here, as what the spawner imports is every shim's memory.
+        from sampan.resolver import server
+
+        server.main(socket.socket(fileno=listener))
+        status = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(status)
 
 
 def _be_shim(connection: socket.socket, ahead: bool) -> NoReturn:

@@ -196,6 +196,18 @@ class EnterNetns(Message, frozen=True, kw_only=True):
     path: str
 
 
+class OpenNames(Message, frozen=True, kw_only=True):
+    """Open what the resolver listens by inside the namespace pinned at `path`: a UDP socket and a listening TCP socket
+    at 127.0.0.11, and a NETLINK_NETFILTER socket to lead the port of names there. Answered by `NetnsOpened` with
+    these three."""
+
+    path: str
+
+
+class StartNames(Message, frozen=True, kw_only=True):
+    """Fork the resolver. Its descriptor is the listening socket that engines connect to. Answered with `Done`."""
+
+
 class CleanUp(Message, frozen=True, kw_only=True):
     """Have another runtime (`Create.runtime`) forget a container whose shim was killed, and end its processes.
     `run_dir`: for the runtime's log. Answered by the spawner with `Done`."""
@@ -461,10 +473,10 @@ class BlockIO(Message, frozen=True, kw_only=True):
 
 
 class NetnsOpened(Message, frozen=True, kw_only=True):
-    """The namespace is there; the descriptor is a NETLINK_ROUTE socket inside it."""
+    """The namespace is there; with it comes what was to be opened inside."""
 
 
-SpawnerRequest = Spawn | OpenNetns | EnterNetns | CleanUp
+SpawnerRequest = Spawn | OpenNetns | EnterNetns | OpenNames | StartNames | CleanUp
 ShimRequest = (
     Connect | Start | Exec | Attach | Resize | CloseIO | Kill | Pause | Resume | Update | Stats | Pids | State
     | Wait | Delete | Shutdown
@@ -481,8 +493,8 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
 
     number: int
     body: (
-        Spawn | OpenNetns | EnterNetns | CleanUp | Connect | Start | Exec | Attach | Resize | CloseIO | Kill | Pause
-        | Resume | Update | Stats | Pids | State | Wait | Delete | Shutdown | Done | Failure | Created
-        | Started | ExecStarted | Exited | ExecExited | Detached | OutOfMemory | TaskState | PidList
+        Spawn | OpenNetns | EnterNetns | OpenNames | StartNames | CleanUp | Connect | Start | Exec | Attach | Resize
+        | CloseIO | Kill | Pause | Resume | Update | Stats | Pids | State | Wait | Delete | Shutdown | Done | Failure
+        | Created | Started | ExecStarted | Exited | ExecExited | Detached | OutOfMemory | TaskState | PidList
         | StatsTaken | NetnsOpened | Probed
     )  # fmt: skip

@@ -89,5 +89,14 @@ def test_bad_settings(arguments: tuple[list[str], list[str], list[str]]) -> None
         files.resolv_conf(HOST, *arguments)
 
 
+def test_a_container_that_asks_the_resolver() -> None:
+    text = files.resolv_conf("nameserver 127.0.0.53\nsearch a.example\noptions edns0\n", names=True)
+    assert text == "nameserver 127.0.0.11\nsearch a.example\noptions edns0 ndots:0\n"
+    assert files.resolv_conf("", ["1.1.1.1"], options=["ndots:3"], names=True) == (
+        "nameserver 127.0.0.11\noptions ndots:3\n"
+    )
+    assert files.resolv_conf(HOST, options=["timeout:1"], names=True).endswith("options timeout:1 ndots:0\n")
+
+
 def test_hostname() -> None:
     assert files.hostname("web") == "web\n"

@@ -15,7 +15,7 @@ from sampan.engine.containers.container import Container
 from sampan.engine.containers.record import Record
 from sampan.errors import Conflict, Forbidden, InvalidArgument, NotFound, SampanError, Unsupported
 from sampan.network.addresses import parse_mac
-from sampan.network.endpoints import Endpoint, NetworkInfo
+from sampan.network.endpoints import PREDEFINED, Endpoint, NetworkInfo
 
 if TYPE_CHECKING:
     from sampan.engine.services import Engine
@@ -172,6 +172,7 @@ async def wire(engine: Engine, record: Record, undo: contextlib.AsyncExitStack) 
     else:
         endpoint = await engine.sandboxes.take("none", record.id, bare=True)
     undo.push_async_callback(engine.sandboxes.release, record.id)
+    undo.callback(engine.names.withdraw, record.id)
     for name, settings in wanted.items():
         if not (pooled and name == mode):
             await _join(engine, record.id, name, settings)
@@ -230,6 +231,11 @@ def settings_of(engine: Engine, record: Record, host_id: str) -> dict[str, Endpo
     return found
 
 
+def has_names(record: Record) -> bool:
+    """Whether it is on a network whose containers find one another by name."""
+    return any(name not in PREDEFINED for name in wanted_of(record))
+
+
 def dns_names(record: Record, wanted: EndpointSettings) -> tuple[str, ...]:
     """What others on a user-defined network find it by."""
     names = (record.name, *(wanted.aliases or ()), record.id[:12], record.config.hostname)
@@ -259,7 +265,7 @@ async def connect(engine: Engine, container: Container, network: NetworkInfo, se
             return
         await _join(engine, record.id, network.name, wanted)
         container.update(networks={**known, network.name: wanted})
-        _settle(engine, container)
+        await _settle(engine, container)
         announce_one(engine, container.record, network, "connect")
 
 
@@ -280,16 +286,18 @@ async def disconnect(engine: Engine, container: Container, network: NetworkInfo)
         if network.driver != "null":
             await engine.sandboxes.disconnect(record.id, network.name)
         container.update(networks=rest)
-        _settle(engine, container)
+        await _settle(engine, container)
         announce_one(engine, container.record, network, "disconnect")
 
 
-def _settle(engine: Engine, container: Container) -> None:
+async def _settle(engine: Engine, container: Container) -> None:
     from sampan.engine.containers import starting  # It imports this module.
 
     record = container.record
     container.update(endpoints=settings_of(engine, record, "") if record.networks else {})
     starting.write_hosts(engine, container.record)
+    starting.ask_the_resolver(engine, container.record)
+    await engine.names.serve(container.record)
 
 
 def announce_one(engine: Engine, record: Record, network: NetworkInfo, action: str) -> None:

@@ -43,6 +43,7 @@ async def release(engine: Engine, container: Container) -> None:
 
 
 async def _free_network(engine: Engine, container: Container) -> None:
+    engine.names.withdraw(container.id)
     with contextlib.suppress(SampanError, OSError):
         await engine.sandboxes.release(container.id)
 

@@ -440,6 +440,8 @@ class Containers:
                 raise type(error)(f"Error when allocating new name: {error.message}") from None
             old = container.name
             container.update(name=name)
+            if container.running:
+                await self._engine.names.serve(container.record)
         self.publish(container, "rename", {"oldName": f"/{old}"})
 
     async def update(self, container: Container, request: UpdateRequest) -> None:

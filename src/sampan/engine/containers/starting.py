@@ -83,21 +83,26 @@ async def start(
         if requests and own is not None:
             published = await run_blocking(engine.network.publish, own, requests, record.name)
             stages.done("ports")
-        held = undo.enter_context(_Descriptors(list(published.sockets)))
+        sockets = list(published.sockets)
+        held = undo.enter_context(_Descriptors(sockets))
+        if own is not None and networking.has_names(record):
+            life = await engine.names.serve_new(record)
+            sockets += [] if life is None else [life]
+            stages.done("names")
         undo.callback(_take_back, engine, record.id)
         # A mount and a few small files: done sooner than a thread is woken.
         create = _prepare(engine, container, endpoint)
         stages.done("files")
         spawn = Spawn(
             create=msgspec.structs.replace(
-                create, attachments=tuple(each for _, each in attachments), held=len(published.sockets)
+                create, attachments=tuple(each for _, each in attachments), held=len(sockets)
             )
         )
         give_up.keep()
         held.keep()
         try:
             task: Task = await engine.spawner.spawn(
-                spawn, attachments=descriptors, held=published.sockets, on_event=on_event, on_lost=on_lost
+                spawn, attachments=descriptors, held=sockets, on_event=on_event, on_lost=on_lost
             )
         except SampanError as error:
             raise _runtime_error(error, foreign=bool(create.runtime)) from error
@@ -198,20 +203,37 @@ def restart_policy(container: Container) -> RestartPolicy:
 
 
 def _write_files(engine: Engine, container: Container, bundle: str, endpoint: Endpoint | None) -> None:
-    record, config = container.record, engine.config
-    host = record.host_config
+    record = container.record
     write_hosts(engine, record)
     texts = {
         "hostname": files.hostname(hostname(record)),
-        "resolv.conf": files.resolv_conf(
-            files.host_resolv_conf(), host.dns or config.dns, host.dns_search or config.dns_search,
-            host.dns_options or config.dns_opts, filter_loopback=endpoint is not None,
-        ),
-    }  # fmt: skip
+        "resolv.conf": _resolv_conf(engine, record, shared=endpoint is None),
+    }
     for name, text in texts.items():
         # In place: the file may be bound into a container that is on its way down.
         with open(f"{bundle}/{name}", "w", encoding="utf-8") as file:
             file.write(text)
+
+
+def _resolv_conf(engine: Engine, record: Record, *, shared: bool) -> str:
+    """`shared`: the host's network."""
+    host, config = record.host_config, engine.config
+    return files.resolv_conf(
+        files.host_resolv_conf(), host.dns or config.dns, host.dns_search or config.dns_search,
+        host.dns_options or config.dns_opts, filter_loopback=not shared,
+        names=not shared and networking.has_names(record),
+    )  # fmt: skip
+
+
+def ask_the_resolver(engine: Engine, record: Record) -> None:
+    """Have the resolv.conf of a container that runs name the resolver, if one serves it, and if nobody has changed the
+    file since the start: then it is older than the configuration, which is written after it."""
+    bundle = engine.core.paths.bundle(record.id)
+    start = os.stat(f"{bundle}/config.json").st_mtime_ns
+    if networking.has_names(record) and os.stat(f"{bundle}/resolv.conf").st_mtime_ns <= start:
+        with open(f"{bundle}/resolv.conf", "w", encoding="utf-8") as file:
+            file.write(_resolv_conf(engine, record, shared=False))
+        os.utime(f"{bundle}/resolv.conf", ns=(start, start))
 
 
 def write_hosts(engine: Engine, record: Record) -> None:

@@ -173,6 +173,11 @@ def masquerade() -> bytes:
     return _expression("masq")
 
 
+def immediate(data: bytes, register: int = REG_1) -> bytes:
+    """Load the data."""
+    return _expression("immediate", be32(1, register), _value(2, data))
+
+
 def verdict(code: int) -> bytes:
     """End with ACCEPT, DROP or RETURN."""
     return _expression("immediate", be32(1, REG_VERDICT), nested(2, nested(2, be32(1, code))))
