@@ -73,6 +73,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     max_concurrent_uploads: int = 5
     max_download_attempts: int = 5
     labels: tuple[str, ...] = ()
+    cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
+    """Directories with descriptions of devices; the later ones win."""
     runtimes: dict[str, RuntimeSettings] = {}
     """Besides ours."""
     default_runtime: str = ""
@@ -156,6 +158,7 @@ _OPTIONS = (
     _Option("max-concurrent-uploads", ("--max-concurrent-uploads",), "number", "blobs uploaded at once (5)"),
     _Option("max-download-attempts", ("--max-download-attempts",), "number", "tries of one blob (5)"),
     _Option("labels", ("--label",), "list", "label of the engine, KEY=VALUE"),
+    _Option("cdi-spec-dirs", ("--cdi-spec-dir",), "list", "directory with descriptions of CDI devices"),
     _Option("runtimes", ("--add-runtime",), "runtimes", "another OCI runtime, NAME=PATH"),
     _Option("default-runtime", ("--default-runtime",), "text", f"runtime of containers that name none ({BUILT_IN})"),
     _Option("on-demand", ("--on-demand",), "flag", "exit when idle: how a client starts an engine"),

@@ -31,9 +31,11 @@ def hosts(
     addresses: Sequence[str] = (),
     extra_hosts: Sequence[str] = (),
     host_gateway: str = "",
+    linked: Sequence[tuple[str, str]] = (),
 ) -> str:
-    """`addresses`: the container's own; none on network none. `extra_hosts`: `name:address` (or
-    `name=address`), where the address `host-gateway` stands for `host_gateway`. Raises InvalidArgument."""
+    """`addresses`: the container's own; none on network none. `linked`: addresses and names. `extra_hosts`:
+    `name:address` (or `name=address`), where the address `host-gateway` stands for `host_gateway`. Raises
+    InvalidArgument."""
     lines = [_FIXED_HOSTS]
     for entry in extra_hosts:
         name, address = parse_extra_host(entry)
@@ -42,6 +44,7 @@ def hosts(
                 raise InvalidArgument("unable to derive the IP value for host-gateway")
             address = host_gateway
         lines.append(f"{address}\t{name}\n")
+    lines += [f"{address}\t{others}\n" for address, others in linked]
     names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
     lines += [f"{address}\t{names}\n" for address in addresses]
     return "".join(lines)

@@ -19,7 +19,7 @@ from sampan.api.containers import (
 )
 from sampan.engine import runtimes
 from sampan.engine.config import Config
-from sampan.engine.containers import health
+from sampan.engine.containers import health, links
 from sampan.engine.containers.devices import parse_rule
 from sampan.engine.containers.limits import check_resources
 from sampan.engine.containers.signals import parse_signal
@@ -111,6 +111,10 @@ def check(request: CreateRequest) -> None:
             raise InvalidArgument(f"bad nameserver address {server}: not an IP address") from None
     for entry in host.extra_hosts or ():
         parse_extra_host(entry)
+    for entry in host.links or ():
+        links.parse(entry)
+    if "" in (host.annotations or {}):
+        raise InvalidArgument("invalid Annotations: the empty string is not permitted as an annotation key")
     confine(
         host.security_opt or (), privileged=host.privileged, add=words(host.cap_add), drop=words(host.cap_drop)
     )  # fmt: skip
@@ -147,7 +151,8 @@ def _check_modes(config: ContainerConfig, host: HostConfig) -> None:
         (host.cgroupns_mode, ("", "host", "private"), "cgroup namespace"),
         (host.userns_mode, ("", "host"), "user namespace"),
     ):  # fmt: skip
-        if given not in modes and not (given.startswith("container:") and name in ("PID", "IPC")):
+        other = given.removeprefix("container:") if given.startswith("container:") and name in ("PID", "IPC") else ""
+        if given not in modes and not other:
             raise InvalidArgument(f"invalid {name} mode: {given}")
     if host.uts_mode == "host" and config.hostname:
         raise InvalidArgument("conflicting options: hostname and the UTS mode")
@@ -175,19 +180,21 @@ def _check_config(config: ContainerConfig) -> None:
 
 
 def _refuse(host: HostConfig) -> None:
-    """What this version does not do, by its command line name."""
+    """What this version does not do, by its command line name; and what Docker does not do on Linux."""
     for given, name in (
-        (host.links, "--link"), (host.device_requests, "--gpus"), (host.storage_opt, "--storage-opt"),
-        (host.cpu_realtime_period or host.cpu_realtime_runtime, "--cpu-rt-period and --cpu-rt-runtime"),
-        (host.isolation not in ("", "default"), "--isolation"),
-        (host.kernel_memory_tcp, "--kernel-memory-tcp"),
-        (host.volume_driver not in ("", "local"), f"--volume-driver {host.volume_driver}"),
-        (host.cgroup, "Cgroup"), (host.pid_mode.startswith("container:"), f"--pid {host.pid_mode}"),
-        (host.ipc_mode.startswith("container:"), f"--ipc {host.ipc_mode}"),
-        (host.cpu_count or host.cpu_percent or host.io_maximum_iops or host.io_maximum_bandwidth, "Windows limits"),
+        (host.volume_driver not in ("", "local"), f"--volume-driver {host.volume_driver}"), (host.cgroup, "Cgroup"),
     ):  # fmt: skip
         if given:
             raise Unsupported(f"{name} is not supported yet")
+    for option in host.storage_opt or {}:
+        if option.lower() != "size":
+            raise InvalidArgument(f"Unknown option {option}")
+        raise InvalidArgument("--storage-opt is supported only for overlay over xfs with 'pquota' mount option")
+    if host.isolation.lower() not in ("", "default"):
+        raise InvalidArgument(f"invalid isolation ({host.isolation}): linux only supports 'default'")
+    for limit, what in ((host.io_maximum_iops, "IOPs"), (host.io_maximum_bandwidth, "bandwidth")):
+        if limit:
+            raise InvalidArgument(f"invalid option: QoS maximum {what} configuration is not supported on linux")
 
 
 def check_runtime(host: HostConfig, config: Config) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sampan.api.containers import ContainerConfig, CreateRequest, EndpointSettings, HostConfig
-from sampan.engine.containers import accept, defaults, log_options, networking
+from sampan.engine.containers import accept, defaults, links, log_options, networking, sharing
 from sampan.engine.containers.copyup import fill_volumes
 from sampan.engine.containers.mounts import borrowed, parse_volumes_from, wanted_mounts, with_volumes
 from sampan.engine.containers.record import Record, Records
@@ -39,6 +39,11 @@ def make(
     config = accept.merged(config, image.config.run)
     host = defaults.settled_host(host, engine.config, cgroup2=hierarchies().unified)
     log_options.check(host.log_config)
+    host = links.settled(sharing.settled(host, engine.containers.resolve), engine.containers.resolve)
+    if request.network_disabled:
+        # A network namespace with nothing but the loopback device, whatever is asked for besides.
+        host = msgspec.structs.replace(host, network_mode="none")
+        request = msgspec.structs.replace(request, networking_config=None, mac_address="")
     networking.check_shared(request, host)
     wanted: dict[str, EndpointSettings] = {}
     if (shared := networking.shared_with(host, engine.containers.resolve)) is not None:

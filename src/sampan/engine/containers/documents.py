@@ -11,7 +11,7 @@ import msgspec
 
 from sampan.api import container_documents as api
 from sampan.api.containers import EndpointSettings, PortBinding, words
-from sampan.engine.containers import health, networking
+from sampan.engine.containers import health, links, networking
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.defaults import DEFAULT_NETWORK
 from sampan.engine.containers.record import rfc3339
@@ -115,8 +115,10 @@ def _command(container: Container) -> str:
 
 
 def summary(
-    engine: Engine, container: Container, *, size: bool = False, api_version: tuple[int, int] = (1, 51)
-) -> api.ContainerSummary:
+    engine: Engine, container: Container, *, size: bool = False, api_version: tuple[int, int] = (1, 51),
+    others: Mapping[str, list[str]] | None = None,
+) -> api.ContainerSummary:  # fmt: skip
+    """`others`: the names that links give, by id."""
     record = container.record
     bindings = engine.network.bindings(record.id) if container.running else ()
     annotations = record.host_config.annotations if api_version >= (1, 46) else None
@@ -131,7 +133,7 @@ def summary(
             ports.append(api.Port(private_port=int(port), type=protocol or "tcp"))
     return api.ContainerSummary(
         id=record.id,
-        names=(f"/{record.name}",),
+        names=(*(others or {}).get(record.id, ()), f"/{record.name}"),
         image=_image_name(engine, container),
         image_id=record.image,
         command=_command(container),
@@ -204,7 +206,9 @@ def inspect(engine: Engine, container: Container, *, size: bool = False) -> api.
         name=f"/{record.name}",
         restart_count=state.restart_count,
         exec_ids=tuple(engine.execs.of_container(record.id)) or None,
-        host_config=api.shown(record.host_config),
+        host_config=api.shown(
+            msgspec.structs.replace(record.host_config, links=links.shown(record, engine.containers))
+        ),
         graph_driver=api.GraphDriver(data=msgspec.to_builtins(graph)),
         size_rw=engine.core.snapshots.usage(record.id) if size else msgspec.UNSET,
         size_root_fs=_size_root_fs(engine, container) if size else msgspec.UNSET,

@@ -50,6 +50,13 @@ def _check_cpu(limits: Resources) -> None:
         )  # fmt: skip
     if limits.cpu_period and limits.cpu_period not in _PERIODS:
         raise InvalidArgument("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
+    for number, what in (
+        (limits.cpu_realtime_period, "CPU real-time period"), (limits.cpu_realtime_runtime, "CPU real-time runtime"),
+    ):  # fmt: skip
+        if number < 0:
+            raise InvalidArgument(f"{what} must not be negative: {number}")
+    if limits.cpu_realtime_period and limits.cpu_realtime_runtime > limits.cpu_realtime_period:
+        raise InvalidArgument("cpu real-time runtime cannot be higher than cpu real-time period")
     if 0 < limits.cpu_quota < _PERIODS[0]:
         raise InvalidArgument("CPU cfs quota can not be less than 1ms (i.e. 1000)")
     for wanted, file, called, whose in (
@@ -97,6 +104,24 @@ def discarded(host: HostConfig) -> tuple[HostConfig, tuple[str, ...]]:
     """Without what this kernel's cgroups do not have, and a warning for each, as Docker gives them with the answer."""
     trees = hierarchies()
     warnings: list[str] = []
+    for given, what in (
+        ("cpu_count", "CPU count. Count"), ("cpu_percent", "CPU percent. Percent"),
+        ("kernel_memory", "kernel memory limits. Limit"),
+    ):  # fmt: skip
+        if getattr(host, given):
+            warnings.append(f"linux does not support {what} discarded.")
+            host = msgspec.structs.replace(host, **{given: 0})
+    for given, controller, file, what in (
+        ("kernel_memory_tcp", "memory", "memory.kmem.tcp.limit_in_bytes", "kernel memory TCP limit"),
+        ("cpu_realtime_period", "cpu", "cpu.rt_period_us", "CPU real-time period"),
+        ("cpu_realtime_runtime", "cpu", "cpu.rt_runtime_us", "CPU real-time runtime"),
+    ):
+        if getattr(host, given) and (trees.unified or not cgroup_has(controller, file)):
+            warnings.append(
+                f"Your kernel does not support {what} or the cgroup is not mounted. {what[0].upper()}{what[1:]} "
+                "discarded."
+            )
+            host = msgspec.structs.replace(host, **{given: 0})
     if host.oom_kill_disable and trees.unified:
         warnings.append("Your kernel does not support OomKillDisable. OomKillDisable discarded.")
         host = msgspec.structs.replace(host, oom_kill_disable=None)

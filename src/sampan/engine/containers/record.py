@@ -57,7 +57,8 @@ class LastState(msgspec.Struct, frozen=True, kw_only=True):
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """A container. `image`: the image's id; `config.image` is the name that it was created by. `networks`: what was
-    asked for of its place on each network, by name; `endpoints`: what came of it at the last start."""
+    asked for of its place on each network, by name; `endpoints`: what came of it at the last start, and
+    `linked_env`: what it was told then of those that it is linked with."""
 
     id: str
     name: str
@@ -68,6 +69,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     mounts: tuple[MountPoint, ...] = ()
     networks: dict[str, EndpointSettings] = {}
     endpoints: dict[str, EndpointSettings] = {}
+    linked_env: tuple[str, ...] = ()
     state: LastState = LastState()
     platform: str = "linux"
 

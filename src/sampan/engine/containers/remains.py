@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sampan.core.tasks import Task
 from sampan.engine import runtimes
 from sampan.engine.blocking import run_blocking
-from sampan.engine.containers import announce, starting
+from sampan.engine.containers import announce, sharing, starting
 from sampan.engine.containers.container import Container
 from sampan.errors import SampanError
 from sampan.linux.cgroup import Cgroup
@@ -74,6 +74,8 @@ async def remove_remains(engine: Engine, container: Container) -> None:
     if runtime and os.path.isdir(state):
         await _forget(engine, container, runtime)
         shutil.rmtree(state, ignore_errors=True)
+    if sharing.concerns(container.record.host_config):
+        sharing.unpin(paths.shim(container.id))
     shutil.rmtree(paths.shim(container.id), ignore_errors=True)
     shutil.rmtree(f"{paths.runtime}/{container.id}", ignore_errors=True)
     group = Cgroup(starting.cgroup(container))

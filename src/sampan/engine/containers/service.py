@@ -18,7 +18,7 @@ import msgspec
 from sampan.api.containers import CreateRequest, HostConfig, UpdateRequest
 from sampan.core.tasks import Task
 from sampan.engine.blocking import run_blocking
-from sampan.engine.containers import accept, health, limits, starting
+from sampan.engine.containers import accept, health, limits, links, starting
 from sampan.engine.containers.adoption import adopt
 from sampan.engine.containers.container import Container, End
 from sampan.engine.containers.creation import make
@@ -133,11 +133,15 @@ class Containers:
 
     def resolve(self, name_or_id: str) -> Container:
         """By id, name, or a unique beginning of the id. Raises NotFound in Docker's words."""
+        if not name_or_id:
+            raise InvalidArgument('invalid name or ID supplied: ""')
         found = self._containers.get(name_or_id)
         if found is not None:
             return found
         record = self._records.by_name(name_or_id.removeprefix("/"))
-        if record is None and name_or_id:
+        if record is None and (link := self.link(name_or_id)) is not None and link[1] in self._containers:
+            return self._containers[link[1]]
+        if record is None:
             candidates = self._records.by_prefix(name_or_id)
             if len(candidates) > 1:
                 raise InvalidArgument(f"multiple IDs found with provided prefix: {name_or_id}")
@@ -145,6 +149,14 @@ class Containers:
         if record is None:
             raise NotFound(f"No such container: {name_or_id}")
         return self._containers[record.id]
+
+    def find(self, container_id: str) -> Container | None:
+        """By its id."""
+        return self._containers.get(container_id)
+
+    def link(self, name: str) -> tuple[Record, str] | None:
+        """What `LINKING/ALIAS` is: the linking container and the other one's id."""
+        return links.by_name(name, self._records.by_name) if "/" in name.strip("/") else None
 
     def forget(self, container: Container) -> None:
         """It is removed."""
@@ -228,6 +240,7 @@ class Containers:
             restart_count=0, health=health.begun(container.record),
         )  # fmt: skip
         self.publish(container, "start")
+        links.refresh(self._engine, self._containers.values(), container.id)
         for event in early:
             self._heard(container, event)
 

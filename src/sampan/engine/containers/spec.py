@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from sampan.api.containers import HostConfig, Resources, words
-from sampan.engine.containers import devices, propagation
+from sampan.engine.containers import devices, propagation, sharing
 from sampan.engine.containers.record import MountPoint, Record
 from sampan.engine.host import cgroup_has, cgroup_version
 from sampan.engine.security.confinement import ALL_DEVICES, DEVICE_RULES, confine
@@ -43,7 +43,8 @@ _UNLIMITED = (1 << 64) - 1
 class Surroundings:
     """What the record does not say. `root`: the mounted file system. `files`: the directory of hostname, hosts and
     resolv.conf, if it is not the bundle.
-    `network`: the network namespace's pin, or empty for the host's. `user`: looked up in the container."""
+    `network`: the network namespace's pin, or empty for the host's. `user`: looked up in the container. `shim`: its
+    directory, where the pins of other containers' namespaces are."""
 
     root: str
     bundle: str
@@ -52,6 +53,7 @@ class Surroundings:
     user: User
     cgroup2: bool
     files: str = ""
+    shim: str = ""
 
 
 def build_spec(record: Record, around: Surroundings) -> Spec:
@@ -85,7 +87,7 @@ def build_spec(record: Record, around: Surroundings) -> Spec:
             no_new_privileges=confinement.no_new_privileges,
             oom_score_adj=host.oom_score_adj,
         ),
-        mounts=(*_system_mounts(host), *_own_mounts(record, around)),
+        mounts=(*_system_mounts(host, around), *_own_mounts(record, around)),
         annotations=annotations,
         linux=Linux(
             namespaces=_namespaces(host, around),
@@ -114,6 +116,7 @@ def environment(record: Record) -> tuple[str, ...]:
         first.append(f"HOSTNAME={hostname(record)}")
     if record.config.tty and "TERM" not in have:
         first.append("TERM=xterm")
+    first += [entry for entry in record.linked_env if entry.partition("=")[0] not in have]
     # One without a value unsets it.
     return tuple(entry for entry in (*first, *given) if "=" in entry)
 
@@ -124,14 +127,15 @@ def _box(size: tuple[int, int] | None) -> Box | None:
 
 def _namespaces(host: HostConfig, around: Surroundings) -> tuple[Namespace, ...]:
     result = [Namespace(type="mount")]
+    joined = sharing.namespaces(host, around.shim)
     if around.network:
         result.append(Namespace(type="network", path=around.network))
     if host.uts_mode != "host":
         result.append(Namespace(type="uts"))
     if host.pid_mode != "host":
-        result.append(Namespace(type="pid"))
+        result.append(Namespace(type="pid", path=joined.get("pid", "")))
     if host.ipc_mode != "host":
-        result.append(Namespace(type="ipc"))
+        result.append(Namespace(type="ipc", path=joined.get("ipc", "")))
     if cgroup_namespace_mode(host, around.cgroup2) == "private":
         result.append(Namespace(type="cgroup"))
     return tuple(result)
@@ -142,7 +146,7 @@ def cgroup_namespace_mode(host: HostConfig, cgroup2: bool) -> str:
     return host.cgroupns_mode or ("private" if cgroup2 else "host")
 
 
-def _system_mounts(host: HostConfig) -> list[Mount]:
+def _system_mounts(host: HostConfig, around: Surroundings) -> list[Mount]:
     safe = ("nosuid", "noexec", "nodev")
     system = "rw" if host.privileged else "ro"
     mounts = [
@@ -164,7 +168,9 @@ def _system_mounts(host: HostConfig) -> list[Mount]:
         mounts = [each for each in mounts if each.type != "bind" or os.path.isdir(each.source)]
     else:
         mounts.append(Mount(destination="/dev/mqueue", type="mqueue", source="mqueue", options=safe))
-        if host.ipc_mode != "none":
+        if shared := sharing.memory(host, around.shim):
+            mounts.append(Mount(destination="/dev/shm", type="bind", source=shared, options=("rbind", "rprivate")))
+        elif host.ipc_mode != "none":
             size = f"size={host.shm_size or DEFAULT_SHM}"
             mounts.append(Mount(destination="/dev/shm", type="tmpfs", source="shm", options=(*safe, "mode=1777", size)))
     return mounts
@@ -221,6 +227,7 @@ def resources(limits: Resources) -> LinuxResources:
         limit=limits.memory or None,
         swap=-1 if swap and first and not cgroup_has("memory", "memory.memsw.limit_in_bytes") else swap,
         reservation=limits.memory_reservation or None,
+        kernel_tcp=limits.kernel_memory_tcp or None,
         swappiness=limits.memory_swappiness if first and limits.memory_swappiness != -1 else None,
         disable_oom_killer=limits.oom_kill_disable or None if first else None,
     )
@@ -228,8 +235,9 @@ def resources(limits: Resources) -> LinuxResources:
     if limits.nano_cpus:
         quota, period = limits.nano_cpus * _PERIOD // 10**9, _PERIOD
     cpu = CPU(
-        shares=limits.cpu_shares or None, quota=quota, period=period, cpus=limits.cpuset_cpus, mems=limits.cpuset_mems
-    )
+        shares=limits.cpu_shares or None, quota=quota, period=period, cpus=limits.cpuset_cpus, mems=limits.cpuset_mems,
+        realtime_period=limits.cpu_realtime_period or None, realtime_runtime=limits.cpu_realtime_runtime or None,
+    )  # fmt: skip
     return LinuxResources(
         memory=memory if memory != Memory() else None,
         cpu=cpu if cpu != CPU() else None,

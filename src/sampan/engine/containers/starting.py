@@ -17,7 +17,7 @@ from sampan.api.exec import ExecCreateRequest
 from sampan.core.tasks import Task
 from sampan.engine import runtimes
 from sampan.engine.blocking import run_blocking
-from sampan.engine.containers import announce, health, log_options, networking, propagation
+from sampan.engine.containers import announce, cdi, health, links, log_options, networking, propagation, sharing
 from sampan.engine.containers.accept import port_requests
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.execs import process
@@ -90,8 +90,13 @@ async def start(
             sockets += [] if life is None else [life]
             stages.done("names")
         undo.callback(_take_back, engine, record.id)
+        if sharing.concerns(record.host_config):
+            await sharing.pin(engine, record)
+        linked: tuple[str, ...] = ()
+        if record.host_config.links:
+            linked = links.environment(record, links.linked(engine, record))
         # A mount and a few small files: done sooner than a thread is woken.
-        create = _prepare(engine, container, endpoint)
+        create = _prepare(engine, container, endpoint, linked)
         stages.done("files")
         spawn = Spawn(
             create=msgspec.structs.replace(
@@ -108,7 +113,7 @@ async def start(
             raise _runtime_error(error, foreign=bool(create.runtime)) from error
         stages.done("spawn")
         undo.pop_all()
-    container.update(endpoints=networking.settings_of(engine, record, os.urandom(32).hex()))
+    container.update(endpoints=networking.settings_of(engine, record, os.urandom(32).hex()), linked_env=linked)
     announce.taken(engine, record)
     _log.debug("start %s: %s", record.id[:12], stages)
     return task
@@ -141,10 +146,10 @@ def _runtime_error(error: SampanError, *, foreign: bool) -> SampanError:
     )
 
 
-def _prepare(engine: Engine, container: Container, endpoint: Endpoint | None) -> Create:
-    """Everything on disk that the shim needs. Blocks."""
+def _prepare(engine: Engine, container: Container, endpoint: Endpoint | None, linked: tuple[str, ...]) -> Create:
+    """Everything on disk that the shim needs. Blocks. `linked`: what it is told of those that it is linked with."""
     record, paths = container.record, engine.core.paths
-    record = msgspec.structs.replace(record, mounts=propagation.checked(record.mounts))
+    record = msgspec.structs.replace(record, mounts=propagation.checked(record.mounts), linked_env=linked)
     bundle = paths.bundle(record.id)
     root = engine.core.snapshots.mount(record.id, volatile=record.host_config.auto_remove)
     owner = networking.owner(engine, record)
@@ -163,9 +168,11 @@ def _prepare(engine: Engine, container: Container, endpoint: Endpoint | None) ->
         record,
         Surroundings(
             root=root, bundle=bundle, cgroup=cgroup(container), network=endpoint.path if endpoint else "",
-            user=user, cgroup2=hierarchies().unified, files=paths.bundle(owner.id),
+            user=user, cgroup2=hierarchies().unified, files=paths.bundle(owner.id), shim=paths.shim(record.id),
         ),
     )  # fmt: skip
+    if record.host_config.device_requests:
+        spec = cdi.injected(spec, record.host_config, engine.config.cdi_spec_dirs)
     runtime = runtimes.command(engine.config, record.host_config.runtime)
     with open(f"{bundle}/config.json", "wb") as file:
         file.write(msgspec.json.encode(spec))
@@ -244,7 +251,8 @@ def write_hosts(engine: Engine, record: Record) -> None:
     else:
         gateway = engine.network.network("bridge").gateway
         addresses = [each.ip for each in engine.network.endpoints(record.id) if each.ip]
-        text = files.hosts(hostname(record), record.config.domainname, addresses, extra, gateway)
+        linked = links.hosts(engine, record)
+        text = files.hosts(hostname(record), record.config.domainname, addresses, extra, gateway, linked)
     # In place: the file may be bound into a container that runs, or is on its way down.
     with open(f"{engine.core.paths.bundle(record.id)}/hosts", "w", encoding="utf-8") as file:
         file.write(text)
@@ -254,4 +262,5 @@ def _take_back(engine: Engine, container_id: str) -> None:
     """What `_prepare` made, as far as it came."""
     with contextlib.suppress(SampanError, OSError):
         engine.core.snapshots.unmount(container_id)
+    sharing.unpin(engine.core.paths.shim(container_id))
     shutil.rmtree(engine.core.paths.shim(container_id), ignore_errors=True)

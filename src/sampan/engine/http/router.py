@@ -47,6 +47,11 @@ class RouteDef:
     cancellable: bool = False
 
 
+def _segments(first: str) -> str:
+    """What a parameter without a pattern matches. A linked container has a name of two parts, `LINKING/ALIAS`."""
+    return "[^/]+(?:/[^/]+)?" if first == "containers" else "[^/]+"
+
+
 class Router:
     def __init__(self, routes: Iterable[RouteDef]) -> None:
         self._telling: set[asyncio.Task[object]] = set()
@@ -60,7 +65,7 @@ class Router:
             first = route.path.split("/", 2)[1]
             parts = _PARAMETER.split(route.path)
             source = "".join(
-                re.escape(part) if at % 3 == 0 else f"(?P<{part}>{parts[at + 1] or '[^/]+'})"
+                re.escape(part) if at % 3 == 0 else f"(?P<{part}>{parts[at + 1] or _segments(first)})"
                 for at, part in enumerate(parts)
                 if at % 3 != 2
             )

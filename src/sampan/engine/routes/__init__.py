@@ -12,8 +12,20 @@ if TYPE_CHECKING:
 
 def all_routes(engine: Engine) -> list[RouteDef]:
     """Every route that this engine serves."""
-    from sampan.engine.routes import archive, containers, events, exports, images, networks, system, usage, volumes
+    from sampan.engine.routes import (
+        absent,
+        archive,
+        containers,
+        events,
+        exports,
+        images,
+        networks,
+        system,
+        usage,
+        volumes,
+        websocket,
+    )
     from sampan.engine.routes import exec as execs
 
-    modules = (system, events, containers, archive, execs, exports, images, networks, volumes, usage)
+    modules = (system, events, containers, archive, execs, exports, images, networks, volumes, usage, websocket, absent)
     return [route for module in modules for route in module.routes(engine)]

@@ -11,7 +11,7 @@ from aiohttp import web
 from sampan.api.container_documents import ContainerSummary, PruneReport
 from sampan.api.containers import CreateRequest, CreateResponse, UpdateRequest, UpdateResponse, WaitError, WaitResponse
 from sampan.engine.blocking import run_blocking
-from sampan.engine.containers import documents, log_formats, log_options, logs, stats
+from sampan.engine.containers import documents, links, log_formats, log_options, logs, stats
 from sampan.engine.containers.container import Container, End
 from sampan.engine.containers.detach import parse_detach_keys
 from sampan.engine.containers.signals import parse_signal
@@ -53,7 +53,10 @@ class ContainerRoutes:
 
         def summaries() -> list[ContainerSummary]:
             version = request.api_version
-            return [documents.summary(self._engine, each, size=size, api_version=version) for each in found]
+            others = links.names(self._engine.containers.all())
+            return [
+                documents.summary(self._engine, each, size=size, api_version=version, others=others) for each in found
+            ]
 
         return json_response(await run_blocking(summaries) if size else summaries())
 
@@ -124,6 +127,12 @@ class ContainerRoutes:
         return json_response(CreateResponse(id=container.id, warnings=warnings), status=201)
 
     async def start(self, request: Request) -> web.StreamResponse:
+        if (request.content_length or 0) > len("null{} "):
+            raise InvalidArgument(
+                "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"
+            )
+        if request.text_parameter("checkpoint"):
+            raise InvalidArgument("checkpoint is only supported in experimental mode")
         await self._engine.containers.start(self._resolve(request))
         return web.Response(status=204)
 
@@ -170,7 +179,8 @@ class ContainerRoutes:
 
     async def delete(self, request: Request) -> web.StreamResponse:
         if request.flag("link"):
-            raise Unsupported("removing links is not supported")
+            await links.remove(self._engine.containers, request.match_info["id"])
+            return web.Response(status=204)
         container = self._resolve(request)
         await self._engine.containers.remove(
             container, force=request.flag("force"), volumes=request.flag("v"), called=request.match_info["id"]
@@ -254,12 +264,6 @@ class ContainerRoutes:
         else:
             container.pending.append((taken.fd, attachment))
         return None
-
-    async def unsupported(self, request: Request) -> web.StreamResponse:
-        """Known, and not done yet: copies into and out of a container's file system."""
-        self._resolve(request)
-        name = request.path.rpartition("/")[2]
-        raise Unsupported(f"container {name} is not supported yet")
 
 
 def _moment(text: str) -> int:

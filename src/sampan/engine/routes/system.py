@@ -1,8 +1,7 @@
-"""The engine about itself: `/_ping`, `/version`, `/info`, `/auth`; and what there is none of: a swarm, plugins."""
+"""The engine about itself: `/_ping`, `/version`, `/info`, `/auth`."""
 
 from __future__ import annotations
 
-import functools
 import os
 import platform
 import socket
@@ -23,14 +22,8 @@ from sampan.engine.http.router import API_VERSION, MIN_API_VERSION, RouteDef
 from sampan.engine.registries import from_document
 from sampan.engine.services import Engine
 from sampan.engine.timestamps import rfc3339_now
-from sampan.errors import Unavailable, Unsupported
 
 _NO_CACHE = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache"}
-_NO_SWARM = (
-    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm '
-    "and try again."
-)
-_SWARM = ("swarm", "nodes", "services", "tasks", "secrets", "configs")
 
 
 async def ping(request: Request) -> web.Response:
@@ -102,7 +95,8 @@ class SystemRoutes:
             http_proxy=_proxy("http_proxy"), https_proxy=_proxy("https_proxy"), no_proxy=_proxy("no_proxy"),
             name=socket.gethostname(), labels=config.labels, server_version=__version__,
             runtimes=_runtimes(config), default_runtime=runtimes.resolve(config, ""), init_binary=runtimes.BUILT_IN,
-            security_options=host.security_options(),
+            security_options=host.security_options(), cdi_spec_dirs=config.cdi_spec_dirs,
+            kernel_memory_tcp=host.cgroup_version() == "1" and has("memory", "memory.kmem.tcp.limit_in_bytes"),
         )  # fmt: skip
 
     async def auth(self, request: Request) -> web.Response:
@@ -142,34 +136,12 @@ def _proxy(name: str) -> str:
     return os.environ.get(name.upper(), "") or os.environ.get(name, "")
 
 
-async def _no_swarm(request: Request) -> web.Response:
-    raise Unavailable(_NO_SWARM)
-
-
-async def _list_nothing(request: Request) -> web.Response:
-    return json_response([])
-
-
-async def _refuse(what: str, request: Request) -> web.Response:
-    raise Unsupported(f"{what} is not supported")
-
-
 def routes(engine: Engine) -> list[RouteDef]:
     on = SystemRoutes(engine)
-    swarm = [
-        RouteDef(method, path, _no_swarm)
-        for first in _SWARM
-        for path in (f"/{first}", f"/{first}/{{rest:.+}}")
-        for method in ("GET", "POST", "DELETE")
-    ]
     return [
         RouteDef("GET", "/_ping", ping),
         RouteDef("HEAD", "/_ping", ping),
         RouteDef("GET", "/version", version),
         RouteDef("GET", "/info", on.info),
         RouteDef("POST", "/auth", on.auth),
-        RouteDef("GET", "/plugins", _list_nothing),
-        RouteDef("POST", "/plugins/{rest:.+}", functools.partial(_refuse, "a plugin")),
-        RouteDef("POST", "/build", functools.partial(_refuse, "building images")),
-        *swarm,
     ]
