@@ -68,7 +68,7 @@ async def test_parameters_of_a_path(short_dir: pathlib.Path, path: str, found: d
     ("path", "status", "message"),
     [
         ("/nothing", 404, "page not found"),
-        ("/containers/a/b/json", 404, "page not found"),
+        ("/containers/a/b/c/json", 404, "page not found"),
         ("/", 404, "page not found"),
         ("/v1.52/plain", 400, "client version 1.52 is too new. Maximum supported API version is 1.51"),
         (
