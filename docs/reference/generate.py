@@ -13,10 +13,10 @@ import pathlib
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import redirect_stdout, suppress
-from unittest import mock
+from contextlib import redirect_stdout
 
-from sampan.cli.__main__ import COMMANDS, run
+from sampan.cli import arguments
+from sampan.cli.__main__ import _OPTIONS, COMMANDS, run
 from sampan.cli.context import Context
 from sampan.engine import config
 from sampan.engine.http.router import RouteDef
@@ -29,24 +29,23 @@ _NOTE = "<!-- Written by docs/reference/generate.py; a test says when it is stal
 
 
 def _parser(ask: Callable[[], object]) -> argparse.ArgumentParser | None:
-    """The parser that would print its help, were the command asked for it; None where there is none."""
-    asked: list[argparse.ArgumentParser] = []
-    with (
-        mock.patch.object(argparse.ArgumentParser, "print_help", lambda self, file=None: asked.append(self)),
-        redirect_stdout(io.StringIO()),
-        suppress(SystemExit),
-    ):
-        ask()
-    return asked[0] if asked else None
+    """The parser that the command would read its words by; None where there is none."""
+    arguments.asking = True
+    try:
+        with redirect_stdout(io.StringIO()):
+            ask()
+    except arguments.Asked as asked:
+        return asked.parser
+    finally:
+        arguments.asking = False
+    return None
 
 
 def _commands() -> Iterator[tuple[str, argparse.ArgumentParser]]:
     """Each command with its parser: `sampan`'s, its groups' and the daemon's."""
     for name, (module, _) in COMMANDS.items():
         if name == "daemon":
-            found = _parser(lambda: config.load(["--help"]))
-            assert found is not None
-            yield "sampan daemon", found
+            yield "sampan daemon", config.parser()
             continue
         found = _parser(lambda name=name: run(name, ["--help"]))  # type: ignore[misc]
         if found is not None:
@@ -101,11 +100,15 @@ def _runtime_sections() -> Iterator[str]:
 
 
 def cli_page() -> str:
+    titles = [f"{', '.join(names)} {value}".rstrip() for names, value, _ in _OPTIONS]
+    rows = [f"| `{title}` | {text} |" for title, (_, _, text) in zip(titles, _OPTIONS, strict=True)]
     head = [
         f"{_NOTE}\n\n# Commands\n",
-        "Before the command, `sampan` takes `-H, --host HOST` (the engine: `unix:///PATH` or `tcp://ADDRESS:PORT`;",
-        "else `SAMPAN_HOST` or `DOCKER_HOST`), `-D, --debug` (without effect), `-v, --version` and `-h, --help`.\n",
+        "Before the command, `sampan` takes:\n",
+        "| option | meaning |",
+        "| --- | --- |",
     ]
+    head += [*rows, ""]
     own = [part for name, parser in _commands() for part in _section(name, parser)]
     return "\n".join([*head, *own, *_runtime_sections()])
 

@@ -121,6 +121,13 @@ class Config:
             self._write()
         return bool(keys)
 
+    def set(self, name: str, value: str) -> None:
+        """Keep a text under a name; empty: none."""
+        self._document.pop(name, None)
+        if value:
+            self._document[name] = value
+        self._write()
+
     def _write(self) -> None:
         """All or nothing, and for the owner's eyes alone; a link stays one."""
         path = os.path.realpath(self.path)

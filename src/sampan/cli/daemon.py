@@ -9,6 +9,7 @@ from sampan.cli.context import Context
 
 
 def main(name: str, words: list[str], context: Context) -> int:
-    host = ["--host", context.host] if context.host and "-H" not in words and "--host" not in words else []
+    given = context.options.host
+    host = ["--host", given] if given and "-H" not in words and "--host" not in words else []
     # -I: what stands in the working directory or the environment must not become part of the engine.
     os.execv(sys.executable, [sys.executable, "-I", "-m", "sampan.engine", *host, *words])

@@ -34,7 +34,7 @@ def parser(name: str) -> Parser:
 def main(name: str, words: list[str], context: Context) -> int:
     flags = parser(name).parse_args(words)
     if not flags.command:
-        parser(name).error("'sampan exec' requires at least 2 arguments")
+        parser(name).lack("at least 2 arguments")
     if flags.tty and flags.interactive and not flags.detach and not os.isatty(0):
         raise InvalidArgument("the input device is not a TTY")
     client = context.client

@@ -17,7 +17,8 @@ def run_group(name: str, words: list[str], context: Context, commands: Mapping[s
         return 0
     command = commands.get(words[0])
     if command is None:
-        print(f"sampan {name}: unknown command: {words[0]}\n\nRun 'sampan {name} --help'", file=sys.stderr)
+        text = f"unknown command: sampan {name} {words[0]}\n\nUsage:  sampan {name} COMMAND"
+        print(f"sampan: {text}\n\nRun 'sampan {name} --help' for more information", file=sys.stderr)
         return 1
     return command(words[1:], context)
 
@@ -28,6 +29,6 @@ def alias(command: str) -> Command:
     def run(words: list[str], context: Context) -> int:
         from sampan.cli.__main__ import run as run_command
 
-        return run_command(command, words, context.host)
+        return run_command(command, words, context)
 
     return run

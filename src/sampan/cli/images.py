@@ -6,20 +6,35 @@ import argparse
 import sys
 import time
 
-from sampan.cli.arguments import Parser, truth
+from sampan.cli.arguments import Parser, add_format, truth
 from sampan.cli.context import Context
 from sampan.cli.filters import parse_filters
-from sampan.cli.table import ago, short, size, table
+from sampan.cli.listing import Row, print_rows
+from sampan.cli.table import ago, cut, short, size, when
 from sampan.client.client import Document
 from sampan.errors import NotFound, SampanError, Unsupported
 
 FAILURE = 1
-_TITLES = ("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE")
-_MORE_TITLES = {
+_KEYS = ("Repository", "Tag", "ID", "CreatedSince", "Size")
+_DIGEST_KEYS = ("Repository", "Tag", "Digest", "ID", "CreatedSince", "Size")
+_TITLES = {
+    "Repository": "REPOSITORY", "Tag": "TAG", "ID": "IMAGE ID", "CreatedSince": "CREATED", "Size": "SIZE",
     "Digest": "DIGEST", "CreatedAt": "CREATED AT", "VirtualSize": "SIZE", "SharedSize": "SHARED SIZE",
     "UniqueSize": "UNIQUE SIZE", "Containers": "CONTAINERS",
 }  # fmt: skip
-_KEYS = ("Repository", "Tag", "ID", "CreatedSince", "Size")
+_RAW = """repository: {{.Repository}}
+tag: {{.Tag}}
+image_id: {{.ID}}
+created_at: {{.CreatedAt}}
+virtual_size: {{.Size}}
+"""
+_RAW_DIGESTS = _RAW.replace("image_id", "digest: {{.Digest}}\nimage_id")
+_HISTORY_KEYS = ("ID", "CreatedSince", "CreatedBy", "Size", "Comment")
+_HISTORY_TITLES = {
+    "ID": "IMAGE", "CreatedSince": "CREATED", "CreatedBy": "CREATED BY", "Size": "SIZE", "Comment": "COMMENT",
+    "CreatedAt": "CREATED AT",
+}  # fmt: skip
+_COMMAND_WIDTH = 45
 
 
 def parser(name: str) -> Parser:
@@ -38,7 +53,7 @@ def parser(name: str) -> Parser:
         made.add_argument("-q", "--quiet", action="store_true", help="ids only")
         made.add_argument("-H", "--human", type=truth, nargs="?", const=True, default=True, metavar="BOOL",
                           help="sizes and times as people read them (the default)")  # fmt: skip
-        made.add_argument("--format", default="", help="a Go template, json, or table TEMPLATE")
+        add_format(made)
         made.add_argument("image")
     else:
         made = Parser(name, "[OPTIONS] [REPOSITORY[:TAG]]", "List images", 1)
@@ -47,7 +62,7 @@ def parser(name: str) -> Parser:
         made.add_argument("--digests", action="store_true", help="digests too")
         made.add_argument("--no-trunc", action="store_true", help="do not cut anything off")
         made.add_argument("-f", "--filter", action="append", default=[], help="NAME=VALUE")
-        made.add_argument("--format", default="", help="a Go template, json, or table TEMPLATE")
+        add_format(made)
         made.add_argument("--tree", action="store_true", help="not supported")
         made.add_argument("repository", nargs="?", default="")
     return made
@@ -75,28 +90,20 @@ def _list(context: Context, flags: argparse.Namespace) -> int:
     if flags.repository:
         filters.setdefault("reference", []).append(flags.repository)
     found = context.client.call("GET", "/images/json", all=flags.all, filters=filters)
-    shown = [row for image in found for row in rows(image, flags.no_trunc, flags.digests)]
-    if flags.quiet:
+    template = flags.format or ("" if flags.quiet else context.setting("imagesFormat"))
+    by_digest = flags.digests or ".Digest" in template
+    shown = [row for image in found for row in rows(image, flags.no_trunc, by_digest)]
+    if flags.quiet and template in ("", "table"):
         for identifier in dict.fromkeys(row["ID"] for row in shown):
             print(identifier)
         return 0
-    if flags.format:
-        from sampan.cli.template import lines
-
-        titles = {**dict(zip(_KEYS, _TITLES, strict=True)), **_MORE_TITLES}
-        text = lines(flags.format, titles, shown)
-        print(text, end="\n" if text else "")
-        return 0
-    keys, heads = list(_KEYS), list(_TITLES)
-    if flags.digests:
-        keys.insert(2, "Digest")
-        heads.insert(2, "DIGEST")
-    print(table(heads, [[row[key] for key in keys] for row in shown]))
+    keys, raw = (_DIGEST_KEYS, _RAW_DIGESTS) if flags.digests else (_KEYS, _RAW)
+    print_rows(shown, _TITLES, keys, template, raw=raw)
     return 0
 
 
-def rows(image: Document, full: bool, by_digest: bool) -> list[dict[str, str]]:
-    """A line for each name. `by_digest`: for each of its digests too."""
+def rows(image: Document, full: bool, by_digest: bool, *, counted: bool = False) -> list[Row]:
+    """A line for each name. `by_digest`: for each of its digests too. `counted`: with its containers."""
     digests: dict[str, list[str]] = {}
     for each in image.get("RepoDigests") or ():
         digests.setdefault(each.partition("@")[0], []).append(each.partition("@")[2])
@@ -104,21 +111,21 @@ def rows(image: Document, full: bool, by_digest: bool) -> list[dict[str, str]]:
     tagged = {repository for repository, _ in names}
     names += [(repository, "<none>") for repository in digests if repository not in tagged]
     created = image["Created"]
-    unique = image.get("SharedSize", -1)
+    shared = image.get("SharedSize", -1)
     return [
-        {
-            "Repository": repository,
-            "Tag": tag,
-            "ID": short(image["Id"], full),
-            "Digest": digest,
-            "CreatedSince": ago(created) if created > 0 else "N/A",
-            "CreatedAt": time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC", time.gmtime(max(0, created))),
-            "Size": size(image["Size"]),
-            "VirtualSize": size(image["Size"]),
-            "SharedSize": "N/A" if unique < 0 else size(unique, 4),
-            "UniqueSize": "N/A" if unique < 0 else size(image["Size"] - unique, 4),
-            "Containers": "N/A" if image.get("Containers", -1) < 0 else str(image["Containers"]),
-        }
+        Row(
+            Repository=repository,
+            Tag=tag,
+            ID=short(image["Id"], full),
+            Digest=digest,
+            CreatedSince=ago(created) if created > 0 else "N/A",
+            CreatedAt=when(created),
+            Size=size(image["Size"]),
+            VirtualSize=size(image["Size"], 4),
+            SharedSize="N/A" if shared < 0 else size(shared, 4),
+            UniqueSize="N/A" if shared < 0 else size(image["Size"] - shared, 4),
+            Containers=str(image["Containers"]) if counted and image.get("Containers", -1) >= 0 else "N/A",
+        )
         for repository, tag in names or [("<none>", "<none>")]
         for digest in (digests.get(repository) or ["<none>"])[: None if by_digest else 1]
     ]
@@ -139,29 +146,24 @@ def _remove(context: Context, flags: argparse.Namespace) -> int:
 
 
 def _history(context: Context, flags: argparse.Namespace) -> int:
-    rows: list[dict[str, str]] = []
+    rows: list[Row] = []
     for each in context.client.call("GET", f"/images/{flags.image}/history"):
-        by = each.get("CreatedBy", "").replace("\t", " ")
         created = each["Created"]
-        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(max(0, created)))
+        at = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(max(0, created)))
+        at = at.removesuffix("+0000") + "Z" if at.endswith("+0000") else f"{at[:-2]}:{at[-2:]}"
         rows.append(
-            {
-                "ID": each["Id"] if each["Id"].startswith("<") else short(each["Id"], flags.no_trunc),
-                "CreatedSince": (ago(created) if created > 0 else "N/A") if flags.human else at,
-                "CreatedAt": at,
-                "CreatedBy": by if flags.no_trunc or len(by) <= 45 else by[:44] + "…",
-                "Size": size(each["Size"]) if flags.human else str(each["Size"]),
-                "Comment": each.get("Comment", ""),
-            }
+            Row(
+                ID=each["Id"] if each["Id"].startswith("<") else short(each["Id"], flags.no_trunc),
+                CreatedSince=(ago(created) if created > 0 else "N/A") if flags.human else at,
+                CreatedAt=at,
+                CreatedBy=cut(each.get("CreatedBy", "").replace("\t", " "), _COMMAND_WIDTH, flags.no_trunc),
+                Size=size(each["Size"]) if flags.human else str(each["Size"]),
+                Comment=each.get("Comment", ""),
+            )
         )
-    titles = {"ID": "IMAGE", "CreatedSince": "CREATED", "CreatedBy": "CREATED BY", "Size": "SIZE", "Comment": "COMMENT"}
     if flags.quiet:
         print("\n".join(row["ID"] for row in rows))
-    elif flags.format:
-        from sampan.cli.template import lines
-
-        text = lines(flags.format, {**titles, "CreatedAt": "CREATED AT"}, rows)
-        print(text, end="\n" if text else "")
     else:
-        print(table(tuple(titles.values()), [[row[key] for key in titles] for row in rows]))
+        titles = _HISTORY_TITLES if flags.human else {**_HISTORY_TITLES, "CreatedSince": "CREATED AT"}
+        print_rows(rows, titles, _HISTORY_KEYS, flags.format)
     return 0

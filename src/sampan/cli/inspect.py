@@ -15,14 +15,14 @@ FAILURE = 1
 _PATHS = {
     "container": "/containers/{}/json",
     "image": "/images/{}/json",
-    "volume": "/volumes/{}",
     "network": "/networks/{}",
+    "volume": "/volumes/{}",
 }
 
 
 def parser(name: str) -> Parser:
     made = Parser(name, "[OPTIONS] NAME|ID [NAME|ID...]", "Return low-level information on objects", 1)
-    made.add_argument("-f", "--format", default="", help="a Go template")
+    made.add_argument("-f", "--format", default="", help="json, or a Go template")
     made.add_argument("-s", "--size", action="store_true", help="sizes of containers too")
     made.add_argument("--type", default="", choices=("", *_PATHS), help="only objects of this type")
     made.add_argument("names", nargs="+", metavar="NAME")
@@ -42,7 +42,7 @@ def group_command(kind: str) -> Command:
         made = Parser(
             f"{kind} inspect", f"[OPTIONS] {name} [{name}...]", f"Display detailed information on {kind}s", 1
         )  # fmt: skip
-        made.add_argument("-f", "--format", default="", help="a Go template")
+        made.add_argument("-f", "--format", default="", help="json, or a Go template")
         if kind == "container":
             made.add_argument("-s", "--size", action="store_true", help="sizes too")
         made.add_argument("names", nargs="+", metavar=name)
@@ -62,11 +62,14 @@ def inspect(client: Client, names: list[str], kind: str, template: str, *, size:
         except SampanError as error:
             print(f"sampan: {error.message}", file=sys.stderr)
             status = 1
-    if template:
-        from sampan.cli.template import render
+    if template == "json":
+        print(json.dumps(found, separators=(",", ":"), ensure_ascii=False))
+    elif template:
+        from sampan.cli.template import Template
 
+        compiled = Template(template)
         for document in found:
-            print(render("{{json .}}" if template == "json" else template, document))
+            print(compiled.render(document))
     else:
         print(json.dumps(found, indent=4, ensure_ascii=False))
     return status

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import sys
 
-from sampan.cli.arguments import Parser
+from sampan.cli.arguments import Parser, add_format
 from sampan.cli.context import Context
 from sampan.cli.filters import parse_filters
 from sampan.cli.groups import Command, run_group
 from sampan.cli.image import confirmed
 from sampan.cli.inspect import group_command
-from sampan.cli.table import short, table
+from sampan.cli.listing import Row, joined_labels, labels_method, print_rows
+from sampan.cli.table import moment_shown, natural, short
+from sampan.client.client import Document
 from sampan.errors import InvalidArgument, NotFound, SampanError
 
 FAILURE = 1
+
+
+_TITLES = {
+    "ID": "NETWORK ID", "Name": "NAME", "Driver": "DRIVER", "Scope": "SCOPE", "CreatedAt": "CREATED AT",
+    "IPv4": "IPV4", "IPv6": "IPV6", "Internal": "INTERNAL", "Labels": "LABELS",
+}  # fmt: skip
+_RAW = "network_id: {{.ID}}\nname: {{.Name}}\ndriver: {{.Driver}}\nscope: {{.Scope}}\n"
 
 
 def _list(words: list[str], context: Context) -> int:
@@ -21,15 +30,33 @@ def _list(words: list[str], context: Context) -> int:
     made.add_argument("-q", "--quiet", action="store_true", help="ids only")
     made.add_argument("-f", "--filter", action="append", default=[], help="NAME=VALUE")
     made.add_argument("--no-trunc", action="store_true", help="do not cut ids off")
+    add_format(made)
     flags = made.parse_args(words)
+    template = flags.format or ("" if flags.quiet else context.setting("networksFormat"))
     found = context.client.call("GET", "/networks", filters=parse_filters(flags.filter))
-    if flags.quiet:
+    found.sort(key=lambda each: natural(each["Name"]))
+    if flags.quiet and template in ("", "table"):
         for each in found:
             print(short(each["Id"], flags.no_trunc))
         return 0
-    rows = sorted((short(each["Id"], flags.no_trunc), each["Name"], each["Driver"], each["Scope"]) for each in found)
-    print(table(("NETWORK ID", "NAME", "DRIVER", "SCOPE"), rows))
+    rows = [_row(each, flags.no_trunc) for each in found]
+    print_rows(rows, _TITLES, ("ID", "Name", "Driver", "Scope"), template, raw=_RAW)
     return 0
+
+
+def _row(each: Document, full: bool) -> Row:
+    return Row(
+        ID=short(each["Id"], full),
+        Name=each["Name"],
+        Driver=each["Driver"],
+        Scope=each["Scope"],
+        CreatedAt=moment_shown(each.get("Created", "")),
+        IPv4=str(each.get("EnableIPv4", True)).lower(),
+        IPv6=str(each.get("EnableIPv6", False)).lower(),
+        Internal=str(each.get("Internal", False)).lower(),
+        Labels=joined_labels(each.get("Labels")),
+        Label=labels_method(each.get("Labels")),
+    )
 
 
 def _create(words: list[str], context: Context) -> int:

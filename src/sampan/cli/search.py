@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from sampan.cli.arguments import Parser
+from sampan.cli.arguments import Parser, add_format
 from sampan.cli.context import Context
 from sampan.cli.credentials import header, server_of_image
 from sampan.cli.filters import parse_filters
-from sampan.cli.table import table
+from sampan.cli.listing import Row, print_rows
+from sampan.cli.table import cut
 from sampan.errors import InvalidArgument
 
 FAILURE = 1
@@ -17,7 +18,7 @@ _TITLES = {"Name": "NAME", "Description": "DESCRIPTION", "StarCount": "STARS", "
 def parser() -> Parser:
     made = Parser("search", "[OPTIONS] TERM", "Search Docker Hub, or another registry (HOST/TERM), for images", 1)
     made.add_argument("-f", "--filter", action="append", default=[], help="is-official=BOOL or stars=COUNT")
-    made.add_argument("--format", default="", help="a Go template, json, or table TEMPLATE")
+    add_format(made)
     made.add_argument("--limit", default="", help="how many at most (25)")
     made.add_argument("--no-trunc", action="store_true", help="do not cut anything off")
     made.add_argument("term", metavar="TERM")
@@ -33,22 +34,14 @@ def main(name: str, words: list[str], context: Context) -> int:
         filters=parse_filters(flags.filter),
     )  # fmt: skip
     rows = [
-        {
-            "Name": each["name"], "Description": _cut(each.get("description") or "", flags.no_trunc),
-            "StarCount": str(each.get("star_count", 0)), "IsOfficial": "[OK]" if each.get("is_official") else "",
-        }
+        Row(
+            Name=each["name"],
+            Description=cut(" ".join((each.get("description") or "").split()), _WIDE, flags.no_trunc),
+            StarCount=str(each.get("star_count", 0)),
+            IsOfficial="[OK]" if each.get("is_official") else "",
+            IsAutomated="[OK]" if each.get("is_automated") else "",
+        )
         for each in sorted(found, key=lambda each: -each.get("star_count", 0))
-    ]  # fmt: skip
-    if flags.format:
-        from sampan.cli.template import lines
-
-        text = lines(flags.format, _TITLES, rows)
-        print(text, end="\n" if text else "")
-    else:
-        print(table(list(_TITLES.values()), [list(row.values()) for row in rows]))
+    ]
+    print_rows(rows, {**_TITLES, "IsAutomated": "AUTOMATED"}, tuple(_TITLES), flags.format)
     return 0
-
-
-def _cut(text: str, whole: bool) -> str:
-    text = " ".join(text.split())
-    return text if whole or len(text) <= _WIDE else f"{text[: _WIDE - 1]}…"

@@ -6,9 +6,10 @@ import contextlib
 import sys
 import time
 
-from sampan.cli.arguments import Parser
+from sampan.cli.arguments import Parser, add_format
 from sampan.cli.context import Context
-from sampan.cli.table import short, size, table
+from sampan.cli.listing import Row, rendered
+from sampan.cli.table import short, size
 from sampan.client.client import Document
 from sampan.errors import NotFound
 
@@ -27,23 +28,19 @@ def parser(name: str) -> Parser:
     made.add_argument("-a", "--all", action="store_true", help="those that do not run too")
     made.add_argument("--no-stream", action="store_true", help="once, instead of every second")
     made.add_argument("--no-trunc", action="store_true", help="do not cut anything off")
-    made.add_argument("--format", default="", help="a Go template, json, or table TEMPLATE")
+    add_format(made)
     return made
 
 
 def main(name: str, words: list[str], context: Context) -> int:
     flags = parser(name).parse_args(words)
+    template = flags.format or context.setting("statsFormat")
     before = _look(context, flags.containers, flags.all)
     while True:
         time.sleep(_INTERVAL)
         now = _look(context, flags.containers, flags.all)
         rows = [fields(before.get(identifier), each, flags.no_trunc) for identifier, each in now.items()]
-        if flags.format:
-            from sampan.cli.template import lines
-
-            text = lines(flags.format, _TITLES, rows)
-        else:
-            text = table(list(_TITLES.values()), [[row[key] for key in _TITLES] for row in rows])
+        text = rendered(rows, {**_TITLES, "Container": "CONTAINER"}, tuple(_TITLES), template)
         if not flags.no_stream and sys.stdout.isatty():
             text = _CLEAR + text
         print(text, flush=True)
@@ -54,23 +51,23 @@ def main(name: str, words: list[str], context: Context) -> int:
 
 def _look(context: Context, names: list[str], all_: bool) -> dict[str, Document]:
     """What each container has used up to now, by its id, the first first."""
+    client = context.client
+    if names:
+        shown = [client.call("GET", f"/containers/{name}/json") for name in names]
+        wanted = [(each["Id"], each["Name"], name) for each, name in zip(shown, names, strict=True)]
+    else:
+        listed = client.call("GET", "/containers/json", all=all_)
+        wanted = [(each["Id"], each["Names"][0], "") for each in listed]
     found: dict[str, Document] = {}
-    if not names:
-        listed = context.client.call("GET", "/containers/json", all=all_)
-        for each in listed:
-            # One that has gone meanwhile is not looked for.
-            with contextlib.suppress(NotFound):
-                used = context.client.call("GET", f"/containers/{each['Id']}/stats?stream=0&one-shot=1")
-                found[each["Id"]] = {**used, "id": each["Id"], "name": each["Names"][0]}
-        return found
-    for name in names:
-        shown = context.client.call("GET", f"/containers/{name}/json")
-        used = context.client.call("GET", f"/containers/{name}/stats?stream=0&one-shot=1")
-        found[shown["Id"]] = {**used, "id": shown["Id"], "name": shown["Name"]}
+    for identifier, name, called in wanted:
+        # One of a list that has gone meanwhile is not looked for.
+        with contextlib.suppress(*() if names else (NotFound,)):
+            used = client.call("GET", f"/containers/{identifier}/stats?stream=0&one-shot=1")
+            found[identifier] = {**used, "id": identifier, "name": name, "called": called}
     return found
 
 
-def fields(before: Document | None, now: Document, full: bool) -> dict[str, str]:
+def fields(before: Document | None, now: Document, full: bool) -> Row:
     """A row, by the names that templates know."""
     memory = now["memory_stats"]
     # Cached pages that nobody has used lately can be had back at any time: as Docker's command, v1's name and v2's.
@@ -82,13 +79,17 @@ def fields(before: Document | None, now: Document, full: bool) -> dict[str, str]
     blocks = now["blkio_stats"]["io_service_bytes_recursive"] or ()
     read, written = (sum(each["value"] for each in blocks if each["op"].lower() == op) for op in ("read", "write"))
     identifier = short(now["id"], full)
-    return {
-        "Container": identifier, "ID": identifier, "Name": now["name"].removeprefix("/"),
-        "CPUPerc": f"{_cpu(before, now):.2f}%", "MemUsage": f"{_binary(used)} / {_binary(limit)}",
-        "MemPerc": f"{100 * used / limit if limit else 0:.2f}%",
-        "NetIO": f"{size(sum(n['rx_bytes'] for n in networks))} / {size(sum(n['tx_bytes'] for n in networks))}",
-        "BlockIO": f"{size(read)} / {size(written)}", "PIDs": str(now["pids_stats"].get("current", 0)),
-    }  # fmt: skip
+    return Row(
+        Container=now.get("called") or identifier,
+        ID=identifier,
+        Name=now["name"].removeprefix("/"),
+        CPUPerc=f"{_cpu(before, now):.2f}%",
+        MemUsage=f"{size(used, 4, 1024)} / {size(limit, 4, 1024)}",
+        MemPerc=f"{100 * used / limit if limit else 0:.2f}%",
+        NetIO=f"{size(sum(n['rx_bytes'] for n in networks))} / {size(sum(n['tx_bytes'] for n in networks))}",
+        BlockIO=f"{size(read)} / {size(written)}",
+        PIDs=str(now["pids_stats"].get("current", 0)),
+    )
 
 
 def _cpu(before: Document | None, now: Document) -> float:
@@ -101,13 +102,3 @@ def _cpu(before: Document | None, now: Document) -> float:
     if passed <= 0 or used <= 0:
         return 0.0
     return 100.0 * float(used / passed) * int(last.get("online_cpus", 1))
-
-
-def _binary(count: int) -> str:
-    """`1.5MiB`: powers of 1024, four digits at most."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024 or unit == "TiB":
-            return f"{value:.4g}{unit}"
-        value /= 1024
-    raise AssertionError("unreachable")

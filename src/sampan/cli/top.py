@@ -10,6 +10,7 @@ from sampan.cli.table import table
 from sampan.errors import NotFound
 
 FAILURE = 1
+_NARROWEST = 20
 
 
 def parser(name: str) -> Parser:
@@ -29,7 +30,7 @@ def main(name: str, words: list[str], context: Context) -> int:
     if name == "port":
         return _port(context, flags.container, flags.port)
     found = context.client.call("GET", f"/containers/{flags.container}/top", ps_args=" ".join(flags.options))
-    print(table(found["Titles"], found["Processes"]))
+    print(table(found["Titles"], found["Processes"], _NARROWEST))
     return 0
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 
-from sampan.cli.arguments import Parser
+from sampan.cli.arguments import Parser, add_format
 from sampan.cli.context import Context
 from sampan.cli.filters import parse_filters
 from sampan.cli.image import confirmed
 from sampan.cli.images import rows
+from sampan.cli.listing import Row, print_rows
 from sampan.cli.table import ago, short, size, table
 from sampan.client.client import Document
 from sampan.errors import InvalidArgument
 
 FAILURE = 1
+_TITLES = {
+    "Type": "TYPE", "TotalCount": "TOTAL", "Active": "ACTIVE", "Size": "SIZE", "Reclaimable": "RECLAIMABLE",
+}  # fmt: skip
 _WORDS = {
     "content": "blobs of images", "layer": "layers", "writable": "containers' writable layers",
     "container": "containers' other files", "log": "logs", "volume": "volumes", "transfer": "transfers under way",
@@ -25,7 +29,7 @@ def usage(words: list[str], context: Context) -> int:
     """`system df`"""
     made = Parser("system df", "[OPTIONS]", "Show disk usage", 1)
     made.add_argument("-v", "--verbose", action="store_true", help="each object, and whose every byte is")
-    made.add_argument("--format", default="", help="a Go template, json, or table TEMPLATE")
+    add_format(made)
     flags = made.parse_args(words)
     if flags.verbose and flags.format not in ("", "json"):
         raise InvalidArgument("--verbose has no template: --format json is what it takes")
@@ -39,19 +43,11 @@ def usage(words: list[str], context: Context) -> int:
         print(f"\nData root space usage: {explained['DataRoot']}, {size(explained['Size'])}\n")
         print(_parts(explained["Parts"]))
         return 0
-    summary = _summary(found)
-    if flags.format:
-        from sampan.cli.template import lines
-
-        titles = {key: key.upper() for key in ("Type", "Active", "Size", "Reclaimable")}
-        print(lines(flags.format, {**titles, "TotalCount": "TOTAL"}, summary))
-        return 0
-    keys = ("Type", "TotalCount", "Active", "Size", "Reclaimable")
-    print(table(("TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"), [[row[key] for key in keys] for row in summary]))
+    print_rows(_summary(found), _TITLES, tuple(_TITLES), flags.format)
     return 0
 
 
-def _summary(found: Document) -> list[dict[str, str]]:
+def _summary(found: Document) -> list[Row]:
     images, containers = found.get("Images") or [], found.get("Containers") or []
     volumes = found.get("Volumes") or []
     used = [each for each in images if each.get("Containers", 0) > 0]
@@ -69,19 +65,26 @@ def _summary(found: Document) -> list[dict[str, str]]:
         ("Build Cache", 0, 0, 0, 0),
     )  # fmt: skip
     return [
-        {
-            "Type": kind, "TotalCount": str(total), "Active": str(live), "Size": size(held, 4),
-            "Reclaimable": f"{size(free, 4)} ({free * 100 // held}%)" if held else size(free, 4),
-        }
+        Row(
+            Type=kind,
+            TotalCount=str(total),
+            Active=str(live),
+            Size=size(held, 4),
+            Reclaimable=f"{size(free, 4)} ({free * 100 // held}%)" if held else size(free, 4),
+        )
         for kind, total, live, held, free in counted
-    ]  # fmt: skip
+    ]
 
 
 def _verbose(found: Document) -> None:
     """In Docker's layout."""
     print("Images space usage:\n")
     keys = ("Repository", "Tag", "ID", "CreatedSince", "Size", "SharedSize", "UniqueSize", "Containers")
-    shown = [[row[key] for key in keys] for image in found.get("Images") or () for row in rows(image, False, False)]
+    shown = [
+        [row[key] for key in keys]
+        for image in found.get("Images") or ()
+        for row in rows(image, False, False, counted=True)
+    ]
     titles = ("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE", "SHARED SIZE", "UNIQUE SIZE", "CONTAINERS")
     print(table(titles, shown))
     print("\nContainers space usage:\n")

@@ -4,30 +4,58 @@ from __future__ import annotations
 
 import sys
 
-from sampan.cli.arguments import Parser
+from sampan.cli.arguments import Parser, add_format
 from sampan.cli.context import Context
 from sampan.cli.filters import parse_filters
 from sampan.cli.groups import Command, run_group
 from sampan.cli.image import confirmed
 from sampan.cli.inspect import group_command
-from sampan.cli.table import size, table
+from sampan.cli.listing import Row, joined_labels, labels_method, print_rows
+from sampan.cli.table import natural, size
+from sampan.client.client import Document
 from sampan.errors import SampanError
 
 FAILURE = 1
+
+
+_TITLES = {
+    "Driver": "DRIVER", "Name": "VOLUME NAME", "Scope": "SCOPE", "Mountpoint": "MOUNTPOINT", "Labels": "LABELS",
+    "Links": "LINKS", "Size": "SIZE", "Group": "GROUP", "Availability": "AVAILABILITY", "Status": "STATUS",
+}  # fmt: skip
+_RAW = "name: {{.Name}}\ndriver: {{.Driver}}\n"
 
 
 def _list(words: list[str], context: Context) -> int:
     made = Parser("volume ls", "[OPTIONS]", "List volumes", 1)
     made.add_argument("-q", "--quiet", action="store_true", help="names only")
     made.add_argument("-f", "--filter", action="append", default=[], help="NAME=VALUE")
+    add_format(made)
     flags = made.parse_args(words)
+    template = flags.format or ("" if flags.quiet else context.setting("volumesFormat"))
     found = context.client.call("GET", "/volumes", filters=parse_filters(flags.filter))["Volumes"] or []
-    if flags.quiet:
+    found.sort(key=lambda each: natural(each["Name"]))
+    if flags.quiet and template in ("", "table"):
         for each in found:
             print(each["Name"])
         return 0
-    print(table(("DRIVER", "VOLUME NAME"), [(each["Driver"], each["Name"]) for each in found]))
+    print_rows(list(map(_row, found)), _TITLES, ("Driver", "Name"), template, raw=_RAW)
     return 0
+
+
+def _row(each: Document) -> Row:
+    usage = each.get("UsageData")
+    return Row(
+        Driver=each["Driver"],
+        Name=each["Name"],
+        Scope=each["Scope"],
+        Mountpoint=each["Mountpoint"],
+        Labels=joined_labels(each.get("Labels")),
+        Label=labels_method(each.get("Labels")),
+        Links=str(usage["RefCount"]) if usage else "N/A",
+        Size=size(usage["Size"], 4) if usage else "N/A",
+        # A cluster's volumes have these, and there are none.
+        Group="N/A", Availability="N/A", Status="N/A",
+    )  # fmt: skip
 
 
 def _create(words: list[str], context: Context) -> int:

@@ -26,17 +26,38 @@ _KINDS: dict[int, type[errors.SampanError]] = {
 
 
 def parse_host(text: str) -> Host:
-    """`unix:///path` or `tcp://address:port`. Raises InvalidArgument, Unsupported."""
-    scheme, separator, rest = text.partition("://")
+    """`unix:///path`, `tcp://address[:port]` or `ssh://[user@]host[:port][/socket]`.
+
+    Raises InvalidArgument, Unsupported.
+    """
+    scheme, separator, rest = text.strip().partition("://")
+    if not separator:
+        # As Docker's: a bare address is one of TCP.
+        scheme, rest = ("unix", scheme) if scheme.startswith("/") else ("tcp", scheme)
     if scheme == "unix" and rest:
         return Host(path=rest)
-    if scheme in ("tcp", "http") and rest:
-        address, _, port = rest.rstrip("/").rpartition(":")
-        if port.isdigit():
-            return Host(address=address.strip("[]"), port=int(port))
-    if scheme in ("ssh", "npipe", "fd") and separator:
+    if scheme in ("npipe", "fd"):
         raise errors.Unsupported(f"host {text}: {scheme} is not supported")
+    address, _, path = rest.partition("/")
+    user, at, address = address.rpartition("@")
+    name, port = _name_and_port(address)
+    number = int(port or 0) if not port or (port.isascii() and port.isdigit() and len(port) <= 5) else -1
+    if not 0 <= number <= 65535 or not name:
+        raise errors.InvalidArgument(f'unable to parse docker host "{text}"')
+    if scheme == "ssh" and ":" not in user and not name.startswith("-"):
+        return Host(f"/{path}" if path else "", name, number, ssh=True, user=user)
+    if scheme in ("tcp", "http", "https") and not at and not path:
+        return Host(address=name, port=number)
     raise errors.InvalidArgument(f'unable to parse docker host "{text}"')
+
+
+def _name_and_port(text: str) -> tuple[str, str]:
+    """An IPv6 address stands in brackets."""
+    if text.startswith("["):
+        name, bracket, rest = text[1:].partition("]")
+        return (name, rest.removeprefix(":")) if bracket and (not rest or rest.startswith(":")) else ("", "")
+    name, _, port = text.partition(":")
+    return name, port
 
 
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")

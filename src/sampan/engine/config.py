@@ -186,25 +186,28 @@ def _pair(text: str) -> tuple[str, str]:
     return key, value
 
 
-def load(arguments: Sequence[str]) -> Config:
-    """The settings from the command line and the file. Raises InvalidArgument or Unsupported, in one line each."""
-    parser = _Parser(
+def parser() -> argparse.ArgumentParser:
+    """What reads the command line."""
+    made = _Parser(
         prog="sampan daemon", allow_abbrev=False, usage="sampan daemon [OPTIONS]", description="The Sampan engine."
     )
-    parser.add_argument("-v", "--version", action="version", version=f"Sampan version {__version__}")
-    parser.add_argument("--config-file", metavar="PATH", help=f"daemon.json to read (default {DEFAULT_CONFIG_FILE})")
+    made.add_argument("-v", "--version", action="version", version=f"Sampan version {__version__}")
+    made.add_argument("--config-file", metavar="PATH", help=f"daemon.json to read (default {DEFAULT_CONFIG_FILE})")
     for option in _OPTIONS:
         name = option.key.upper().replace("-", "_")
         if option.kind == "flag":
             # As Go's flags: alone or with `=false`, never with the value as the next word.
-            parser.add_argument(
-                *option.flags, dest=option.key, nargs="?", const="true", metavar="BOOL", help=option.help
-            )
+            made.add_argument(*option.flags, dest=option.key, nargs="?", const="true", metavar="BOOL", help=option.help)
         elif option.kind in ("list", "map", "runtimes", "mirrors"):
-            parser.add_argument(*option.flags, dest=option.key, action="append", metavar=name, help=option.help)
+            made.add_argument(*option.flags, dest=option.key, action="append", metavar=name, help=option.help)
         else:
-            parser.add_argument(*option.flags, dest=option.key, metavar=name, help=option.help)
-    given = vars(parser.parse_args(list(arguments)))
+            made.add_argument(*option.flags, dest=option.key, metavar=name, help=option.help)
+    return made
+
+
+def load(arguments: Sequence[str]) -> Config:
+    """The settings from the command line and the file. Raises InvalidArgument or Unsupported, in one line each."""
+    given = vars(parser().parse_args(list(arguments)))
     path: str | None = given.pop("config_file")
     flags = {option.key: _flag_value(option, given[option.key]) for option in _OPTIONS if given[option.key] is not None}
     settings = _read_file(path or DEFAULT_CONFIG_FILE, required=path is not None, flags=flags)
