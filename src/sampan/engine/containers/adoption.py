@@ -13,6 +13,7 @@ import msgspec
 
 from sampan.core.tasks import Task
 from sampan.engine.containers.container import Container
+from sampan.engine.containers.revival import is_boot, is_due
 from sampan.errors import SampanError, Unavailable
 from sampan.shimapi import messages as msg
 
@@ -38,6 +39,10 @@ async def adopt(engine: Engine, containers: Containers) -> set[str]:
             continue
         live.add(container.id)
         _resume(containers, container, task)
+    anew = is_boot(engine.config.exec_root) or not engine.config.on_demand
+    containers.to_revive = [
+        each for each in containers.all() if each.id not in live and is_due(each.record, anew=anew)
+    ]  # fmt: skip
     return live
 
 
@@ -79,9 +84,6 @@ def _settle(engine: Engine, containers: Containers, container: Container) -> Non
         exited = msg.Exited(id=container.id, pid=0, exit_status=255, exited_at=time.time_ns())
     exited = msgspec.structs.replace(exited, will_restart=False)
     containers.ended(container, exited)
-    policy = container.record.host_config.restart_policy.name
-    if policy == "always" or (policy == "unless-stopped" and not container.record.state.stopped_by_user):
-        containers.to_revive.append(container)
 
 
 def _last_exit(engine: Engine, container: Container) -> msg.Exited | None:

@@ -18,7 +18,7 @@ import msgspec
 from sampan.api.containers import CreateRequest, HostConfig, UpdateRequest
 from sampan.core.tasks import Task
 from sampan.engine.blocking import run_blocking
-from sampan.engine.containers import accept, health, limits, links, starting
+from sampan.engine.containers import accept, health, limits, links, revival, starting
 from sampan.engine.containers.adoption import adopt
 from sampan.engine.containers.container import Container, End
 from sampan.engine.containers.creation import make
@@ -80,12 +80,7 @@ class Containers:
         if self._background:
             await asyncio.wait(set(self._background))
         revived, self.to_revive = self.to_revive, []
-        for container in revived:
-            self.in_background(self._revive(container))
-
-    async def _revive(self, container: Container) -> None:
-        with contextlib.suppress(SampanError):
-            await self.start(container)
+        self.in_background(revival.revive(self._engine, revived))
 
     async def close(self) -> None:
         """The engine goes; the containers stay."""
@@ -293,6 +288,13 @@ class Containers:
                 error="the shim has died",
             ),
         )  # fmt: skip
+        ended_at = container.record.state.finished_at
+
+        def unchanged() -> bool:
+            state = container.record.state
+            return self.has(container) and container.task is None and state.finished_at == ended_at
+
+        self.in_background(revival.after_shim(self._engine, container, unchanged))
 
     def ended(self, container: Container, exited: msg.Exited) -> None:
         """The process has ended: for good, or until the shim starts it again."""
