@@ -52,7 +52,7 @@ def test_progress(engine: Engine, tmp_path: pathlib.Path) -> None:
         assert re.search(r"[0-9a-f]{12} Pushed +━", plain), plain
         assert "v1: digest: sha256:" in plain
         status, drawn = on_a_terminal(engine, "pull", image)
-        assert re.search(r"[0-9a-f]{12} Pull complete", _ESCAPES.sub("", drawn)), drawn
+        assert re.search(r"[0-9a-f]{12} Already exists", _ESCAPES.sub("", drawn)), drawn
         assert f"Status: Image is up to date for {image}" in drawn
         status, drawn = on_a_terminal(engine, "pull", f"{image}x")
         assert status == 1
@@ -60,7 +60,7 @@ def test_progress(engine: Engine, tmp_path: pathlib.Path) -> None:
         # Elsewhere each line says one thing, and none is drawn over.
         lines = engine.sampan("pull", image, check=True).stdout
         assert "\x1b" not in lines
-        assert re.search(r"^[0-9a-f]{12}: Pull complete$", lines, re.MULTILINE)
+        assert re.search(r"^[0-9a-f]{12}: Already exists$", lines, re.MULTILINE)
         engine.docker("rmi", image, check=True)
     finally:
         registry.stop()

@@ -22,7 +22,7 @@ from sampan.core.changes import compare
 from sampan.core.compression import GZIP_MAGIC, ZSTD_MAGIC, decompressed
 from sampan.core.content import MAX_DOCUMENT, ContentStore
 from sampan.core.images import Image, ImageStore
-from sampan.core.snapshots import View
+from sampan.core.snapshots import Body, View
 from sampan.core.snapshots.overlay2 import Overlay2
 from sampan.core.trees import write_changes
 from sampan.errors import DataCorrupt, InvalidArgument, NotFound, SampanError
@@ -183,7 +183,7 @@ class Archives:
         with contextlib.suppress(SampanError):
             index = decode(self._document(files, "index.json"), Index, "index.json")
             for each in index.manifests:
-                if each.media_type in MANIFESTS and _blob_name(each.digest) in files:
+                if each.media_type in MANIFESTS and blob_name(each.digest) in files:
                     manifest = decode(self._content.read(each.digest), Manifest, "manifest")
                     manifests[manifest.config.digest, tuple(layer.digest for layer in manifest.layers)] = each.digest
         return manifests
@@ -216,7 +216,7 @@ class Archives:
             check_platform(config, platform)
             for layer in manifest.layers:
                 if layer.digest not in present:
-                    raise InvalidArgument(f"invalid archive: {_blob_name(layer.digest)} is missing")
+                    raise InvalidArgument(f"invalid archive: {blob_name(layer.digest)} is missing")
             self.unpack(config, manifest.layers, on_layer)
             found.append(_Found(manifest.config.digest, manifest_digest, tags))
         if not found:
@@ -226,7 +226,7 @@ class Archives:
     def _present(self, digest: Digest, present: Collection[Digest] | None) -> bytes:
         """A document of the archive, if it is that which is read; what the store has besides may go at any time."""
         if present is not None and digest not in present:
-            raise InvalidArgument(f"invalid archive: {_blob_name(digest)} is missing")
+            raise InvalidArgument(f"invalid archive: {blob_name(digest)} is missing")
         return self._content.read(digest)
 
     def choose(self, descriptor: Descriptor, wanted: str = "", present: Collection[Digest] | None = None) -> Descriptor:
@@ -250,9 +250,14 @@ class Archives:
             if not self._snapshots.has_layer(chain_id):
                 if on_layer is not None:
                     on_layer(layer)
-                with self._content.open(layer.digest) as file:
-                    self._snapshots.add_layer(chain_id, diff_id, parent, decompressed(file))
+                self._snapshots.add_layer(chain_id, parent, self._body(layer, diff_id))
             parent = chain_id
+
+    def _body(self, layer: Descriptor, diff_id: Digest) -> Body:
+        if layer.digest == diff_id:
+            return self._snapshots.adopt_body(diff_id, self._content.path(diff_id))
+        with self._content.open(layer.digest) as file:
+            return self._snapshots.make_body(diff_id, decompressed(file))
 
     # --- Import -----------------------------------------------------------------------------------
 
@@ -352,7 +357,8 @@ def choose_platform(index: Index, wanted: str = "") -> Descriptor:
     raise NotFound(f"no matching manifest for {os_name}/{machine or architecture()} in the manifest list entries")
 
 
-def _blob_name(digest: Digest) -> str:
+def blob_name(digest: Digest) -> str:
+    """Where a blob lies in an OCI image layout."""
     return f"blobs/sha256/{encoded(digest)}"
 
 

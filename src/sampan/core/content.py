@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import secrets
+import threading
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from sampan.core.pins import Pins
-from sampan.errors import DataCorrupt, NotFound, ResourceExhausted
+from sampan.errors import DataCorrupt, NotFound, ResourceExhausted, Unavailable
 from sampan.oci.digest import Digest, encoded
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer as Buffer
 
 MAX_DOCUMENT = 8 << 20
 """Bytes of a manifest, an index or an image's configuration."""
-_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
 class ContentStore:
@@ -33,7 +38,7 @@ class ContentStore:
         os.makedirs(self._ingest, mode=0o700, exist_ok=True)
         if not os.path.exists(f"{root}/oci-layout"):
             with open(f"{root}/oci-layout", "wb") as file:
-                file.write(_LAYOUT)
+                file.write(LAYOUT)
         for name in os.listdir(self._ingest):
             os.unlink(f"{self._ingest}/{name}")
 
@@ -95,16 +100,24 @@ class ContentStore:
             return 0
         return size
 
+    def follow(self, digest: Digest) -> Follower:
+        """A blob that is there, to read as one that is still coming. Raises NotFound."""
+        return Follower(self.open(digest), None)
+
     def all(self) -> Iterable[Digest]:
         """Every blob's digest."""
         return [Digest(f"sha256:{name}") for name in os.listdir(self._blobs)]
 
 
 class Ingest:
-    """A blob that is being written."""
+    """A blob that is being written; others may read what has come of it meanwhile (`follow`)."""
 
     def __init__(self, store: ContentStore, path: str) -> None:
         self.size = 0
+        self.changed = threading.Condition()
+        self.state = "coming"
+        """Then `whole` or `given up`. Read and written under `changed`, as `size` is."""
+        self._followed = False
         self._store = store
         self._path = path
         self._hash = hashlib.sha256()
@@ -114,11 +127,25 @@ class Ingest:
         """Raises ResourceExhausted when the disk is full."""
         assert self._file is not None
         self._hash.update(data)
-        self.size += len(data)
         try:
             self._file.write(data)
+            if self._followed:
+                self._file.flush()
         except OSError as error:
             raise _full(error) from error
+        with self.changed:
+            self.size += len(data)
+            self.changed.notify_all()
+
+    def follow(self) -> Follower:
+        """To be called before the first write."""
+        self._followed = True
+        return Follower(open(self._path, "rb", buffering=0), self)
+
+    def _end(self, state: str) -> None:
+        with self.changed:
+            self.state = state
+            self.changed.notify_all()
 
     def commit(self, expected: Digest | None = None, size: int | None = None) -> Digest:
         """Give it its name. Raises DataCorrupt when digest or size are not the expected ones."""
@@ -133,19 +160,75 @@ class Ingest:
             file.close()
         except OSError as error:
             os.unlink(self._path)
+            self._end("given up")
             raise _full(error) from error
         self._store.pins.pin(digest)
         os.rename(self._path, self._store.path(digest))
+        self._end("whole")
         return digest
 
     def abort(self) -> None:
         if self._file is None:
             return
+        self._end("given up")
         file, self._file = self._file, None
         with contextlib.suppress(OSError):
             file.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
+
+
+class GivenUp(Unavailable):
+    """What a blob's follower waits for does not come any more."""
+
+
+class Follower(io.RawIOBase):
+    """The bytes of a blob, as far as they have come; whoever reads waits for the next. They are verified when it is
+    whole: until the end has been read they may be anything. `give_up` may be called by another thread."""
+
+    def __init__(self, file: BinaryIO, ingest: Ingest | None) -> None:
+        """`ingest`: None for a blob that is whole."""
+        self.offset = 0
+        self._file = file
+        self._ingest = ingest
+        self._given_up = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        """Raises GivenUp."""
+        view = memoryview(buffer).cast("B")
+        if self._ingest is not None:
+            view = view[: self._wait(self._ingest)]
+        if self._given_up:
+            raise GivenUp("the blob is not wanted any more")
+        count = os.preadv(self._file.fileno(), [view], self.offset) if view else 0
+        self.offset += count
+        return count
+
+    def _wait(self, ingest: Ingest) -> int:
+        """Until there is more; how much."""
+        with ingest.changed:
+            while not self._given_up:
+                if ingest.state == "given up":
+                    raise GivenUp("the blob did not come to its end")
+                if ingest.size > self.offset or ingest.state == "whole":
+                    break
+                ingest.changed.wait()
+            return ingest.size - self.offset
+
+    def give_up(self) -> None:
+        """The next read raises."""
+        self._given_up = True
+        if self._ingest is not None:
+            with self._ingest.changed:
+                self._ingest.changed.notify_all()
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
 
 
 def _full(error: OSError) -> ResourceExhausted:

@@ -78,7 +78,11 @@ def nobody(image: str) -> Sequence[tuple[str, bool]]:
 
 
 class ImageStore:
-    def __init__(self, metadata: Metadata, content: ContentStore, snapshots: Overlay2) -> None:
+    def __init__(
+        self, metadata: Metadata, content: ContentStore, snapshots: Overlay2, *, keep_blobs: bool = False
+    ) -> None:
+        """`keep_blobs`: of all layers, as they came, also where the layer's tar is kept."""
+        self._keep_blobs = keep_blobs
         self._metadata = metadata
         self._content = content
         self._snapshots = snapshots
@@ -241,15 +245,23 @@ class ImageStore:
         return None
 
     def needs(self, image: Image) -> set[Digest]:
-        """The blobs of an image."""
-        return {image.id, image.manifest, *(layer.digest for layer in self.manifest(image).layers)}
+        """The blobs of an image that are kept: those of layers whose tar is there are not, unless it is set so."""
+        return self._needs(image, self._spared())
+
+    def _spared(self) -> set[ChainID]:
+        return set() if self._keep_blobs else self._snapshots.with_tar()
+
+    def _needs(self, image: Image, spared: set[ChainID]) -> set[Digest]:
+        layers = zip(self.manifest(image).layers, image.chain, strict=True)
+        return {image.id, image.manifest, *(layer.digest for layer, chain_id in layers if chain_id not in spared)}
 
     def referenced(self) -> tuple[set[Digest], set[ChainID]]:
         """What images need: blobs and layers."""
         blobs: set[Digest] = set()
         chains: set[ChainID] = set()
+        spared = self._spared()
         for image in self.all():
-            blobs |= self.needs(image)
+            blobs |= self._needs(image, spared)
             chains.update(image.chain)
         return blobs, chains
 

@@ -15,16 +15,14 @@ from typing import BinaryIO
 
 import msgspec
 
-from sampan.core.archives import CONTAINERD_NAME, REFERENCE_NAME, SavedImage
-from sampan.core.content import ContentStore
+from sampan.core.archives import CONTAINERD_NAME, REFERENCE_NAME, SavedImage, blob_name
+from sampan.core.content import LAYOUT, ContentStore
 from sampan.core.images import Image, ImageStore
 from sampan.core.snapshots.overlay2 import Overlay2
 from sampan.errors import InvalidArgument, NotFound
 from sampan.oci.digest import ChainID, Digest, digest_of, encoded
 from sampan.oci.image import OCI_LAYER, OCI_MANIFEST, Descriptor, Index, Manifest
 from sampan.oci.reference import parse_reference
-
-_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
 @dataclass
@@ -56,7 +54,7 @@ def save(
                 msgspec.structs.replace(descriptor, annotations=annotations)
                 for annotations in ([_annotations(tag) for tag in each.tags] or (None,))
             ]
-        writer.file("oci-layout", _LAYOUT)
+        writer.file("oci-layout", LAYOUT)
         writer.file("index.json", msgspec.json.encode(Index(manifests=tuple(manifests))))
         writer.file("manifest.json", msgspec.json.encode(saved))
         repositories = _repositories(wanted)
@@ -92,7 +90,7 @@ class _Writer:
         return True
 
     def _blob(self, digest: Digest, file: BinaryIO, size: int) -> None:
-        entry = tarfile.TarInfo(_blob_name(digest))
+        entry = tarfile.TarInfo(blob_name(digest))
         entry.size = size
         self._add(entry, file)
 
@@ -117,8 +115,8 @@ class _Writer:
             digest=self._document(data), size=len(data),
         )  # fmt: skip
         saved = SavedImage(
-            config=_blob_name(image.id), repo_tags=tuple(tags) or None,
-            layers=tuple(_blob_name(layer.digest) for layer in layers),
+            config=blob_name(image.id), repo_tags=tuple(tags) or None,
+            layers=tuple(blob_name(layer.digest) for layer in layers),
             layer_sources=dict(zip(image.config.rootfs.diff_ids, layers, strict=True)),
         )  # fmt: skip
         return saved, descriptor
@@ -164,7 +162,3 @@ def _repositories(wanted: Mapping[Digest, _Wanted]) -> dict[str, dict[str, str]]
             top = each.image.config.rootfs.diff_ids[-1:] or (each.image.id,)
             result.setdefault(reference.familiar_name, {})[reference.tag] = encoded(top[0])
     return result
-
-
-def _blob_name(digest: Digest) -> str:
-    return f"blobs/sha256/{encoded(digest)}"

@@ -14,6 +14,7 @@ from sampan.core.archives import Archives, Loaded, OnLayer
 from sampan.core.content import ContentStore
 from sampan.core.gc import collect
 from sampan.core.images import Image, ImageStore, Removed, Users, nobody
+from sampan.core.known import KnownBlobs
 from sampan.core.metadata import Metadata
 from sampan.core.paths import Paths
 from sampan.core.pins import Pins
@@ -30,8 +31,9 @@ PULL = "pull"
 class Core:
     """Synchronous, and safe to call from several threads."""
 
-    def __init__(self, paths: Paths, *, layers: str = "") -> None:
-        """Make and open everything below the two roots; what interrupted operations left is removed."""
+    def __init__(self, paths: Paths, *, layers: str = "", keep_blobs: bool = False) -> None:
+        """Make and open everything below the two roots; what interrupted operations left is removed. `layers`: see
+        `Overlay2`. `keep_blobs`: see `ImageStore`."""
         self.paths = paths
         paths.make()
         for name in os.listdir(paths.temporary):
@@ -40,7 +42,8 @@ class Core:
         self.pins = Pins()
         self.content = ContentStore(paths.content, self.pins)
         self.snapshots = Overlay2(paths.overlay2, self.metadata, layers=layers)
-        self.images = ImageStore(self.metadata, self.content, self.snapshots)
+        self.images = ImageStore(self.metadata, self.content, self.snapshots, keep_blobs=keep_blobs)
+        self.known = KnownBlobs(self.metadata)
         self.archives = Archives(self.content, self.snapshots, self.images)
         with self.loading():
             self._spare_interrupted()
@@ -60,7 +63,7 @@ class Core:
             yield
 
     def load(self, stream: BinaryIO, platform: str = "", on_layer: OnLayer | None = None) -> list[Loaded]:
-        """See `Archives.load`; what was no part of an image is removed afterwards."""
+        """See `Archives.load`; what was no part of an image, or is in its layers, is removed afterwards."""
         try:
             with self.loading():
                 return self.archives.load(stream, platform, on_layer)
@@ -86,9 +89,8 @@ class Core:
         try:
             with self.loading():
                 return self.archives.import_file_system(stream, reference, run, message=message, arch=arch)
-        except BaseException:
+        finally:
             self.gc()
-            raise
 
     def commit(
         self, parent: Image, view: View, run: RunConfig, *, reference: Reference | None, comment: str, author: str,
@@ -102,9 +104,8 @@ class Core:
                 return self.archives.commit(
                     parent, view, run, reference=reference, comment=comment, author=author, created_by=created_by
                 )
-        except BaseException:
+        finally:
             self.gc()
-            raise
 
     def remove_image(
         self, name_or_id: str, *, force: bool = False, prune: bool = True, users: Users = nobody
@@ -127,7 +128,9 @@ class Core:
 
     def gc(self) -> int:
         """Collect; returns the bytes freed. What is being loaded or saved stays: who does that collects after it."""
-        return collect(self.pins, self.content, self.snapshots, self.images)
+        freed = collect(self.pins, self.content, self.snapshots, self.images)
+        self.known.forget_unused()
+        return freed
 
     def close(self) -> None:
         self.snapshots.close()

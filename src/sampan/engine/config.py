@@ -39,6 +39,9 @@ class Host(msgspec.Struct, frozen=True):
     port: int = 0
 
 
+_STORAGE_OPTS = ("layers=indexed", "layers=unpacked", "blobs=dropped", "blobs=kept")
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
     """All settings, under the keys of daemon.json. Absolute paths; times in seconds; `mtu` in bytes."""
 
@@ -90,7 +93,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     @property
     def layers(self) -> str:
         """The body of new layers; empty: as the kernel can."""
-        return self.storage_opts[-1].partition("=")[2] if self.storage_opts else ""
+        return self._storage_opt("layers")
+
+    @property
+    def keep_blobs(self) -> bool:
+        """Whether layers stay as they came, too, where their tar is kept."""
+        return self._storage_opt("blobs") == "kept"
+
+    def _storage_opt(self, name: str) -> str:
+        """The last one counts."""
+        return dict(each.partition("=")[::2] for each in self.storage_opts).get(name, "")
 
     @property
     def pid_path(self) -> str:
@@ -136,7 +148,12 @@ _OPTIONS = (
     _Option("debug", ("-D", "--debug"), "flag", "log at level debug"),
     _Option("log-level", ("-l", "--log-level"), "text", f"one of {', '.join(LOG_LEVELS)}"),
     _Option("storage-driver", ("-s", "--storage-driver"), "text", "overlay2"),
-    _Option("storage-opts", ("--storage-opt",), "list", "layers=indexed or layers=unpacked; else as the kernel can"),
+    _Option(
+        "storage-opts",
+        ("--storage-opt",),
+        "list",
+        "layers=indexed|unpacked (else as the kernel can), blobs=dropped|kept",
+    ),
     _Option("live-restore", ("--live-restore",), "flag", "containers go on without the engine; always so here"),
     _Option("bip", ("--bip",), "text", "address and prefix of the default bridge, such as 172.27.0.1/16"),
     _Option("mtu", ("--mtu",), "number", "MTU of the containers' interfaces"),
@@ -327,8 +344,8 @@ def _checked(config: Config) -> Config:
     if config.storage_driver not in ("", "overlay2"):
         raise Unsupported(f"storage driver {config.storage_driver} is not supported: overlay2 is")
     for option in config.storage_opts:
-        if option not in ("layers=indexed", "layers=unpacked"):
-            raise Unsupported(f"storage option {option} is not supported: layers=indexed and layers=unpacked are")
+        if option not in _STORAGE_OPTS:
+            raise Unsupported(f"storage option {option} is not supported: {', '.join(_STORAGE_OPTS)} are")
     if not config.live_restore:
         raise Unsupported("live-restore=false is not supported: containers never depend on the engine")
     if not 68 <= config.mtu <= 65535:

@@ -65,7 +65,8 @@ class Engine:
             raise Unavailable(
                 f"{paths.data_root} is on an overlay file system: put the data root onto a volume or a disk"
             )
-        self.core = await run_blocking(lambda: Core(paths, layers=self.config.layers))
+        layers, keep = self.config.layers, self.config.keep_blobs
+        self.core = await run_blocking(lambda: Core(paths, layers=layers, keep_blobs=keep))
         self.puller = Puller(self.core, self.config.remotes, run_blocking)
         self.pusher = Pusher(self.core, self.config.remotes, run_blocking)
         self.spawner = await Spawner.start()
@@ -100,6 +101,8 @@ class Engine:
             service: Containers | Names | SandboxPool | Spawner | None = getattr(self, name, None)
             if service is not None:
                 await service.close()
+        if (puller := getattr(self, "puller", None)) is not None:
+            puller.close()
         for name in ("network", "core"):
             store: NetworkController | Core | None = getattr(self, name, None)
             if store is not None:

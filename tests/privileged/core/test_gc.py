@@ -84,7 +84,7 @@ def test_an_image_that_comes_while_the_owners_are_read_stays(core: Core, monkeyp
     monkeypatch.setattr(core.images, "referenced", referenced)
     assert core.images.get("late").id == made[0].id
     core.gc()
-    assert held(core) == (3, 1)
+    assert held(core) == (2, 1)
     assert core.content.has(made[0].id) and core.snapshots.has_layer(made[0].chain[0])
 
 

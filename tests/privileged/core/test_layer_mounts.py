@@ -40,7 +40,7 @@ def add(store: Overlay2, *archives: bytes) -> list[ChainID]:
         parent = chain[-1] if chain else None
         name = f"{parent} {diff_id}" if parent else diff_id
         chain.append(ChainID("sha256:" + hashlib.sha256(name.encode()).hexdigest() if parent else name))
-        store.add_layer(chain[-1], diff_id, parent, io.BytesIO(data))
+        store.add_layer(chain[-1], parent, store.make_body(diff_id, io.BytesIO(data)))
     return chain
 
 
@@ -221,7 +221,7 @@ def test_a_container_over_a_broken_index_is_not_mounted(tmp_path: pathlib.Path) 
 
 def test_a_layer_with_another_digest_leaves_nothing(store: Overlay2) -> None:
     with pytest.raises(DataCorrupt, match="its content hashes to"):
-        store.add_layer(ChainID("sha256:" + "1" * 64), Digest("sha256:" + "2" * 64), None, io.BytesIO(LOWEST))
+        store.make_body(Digest("sha256:" + "2" * 64), io.BytesIO(LOWEST))
     assert os.listdir(store.root) == ["l"]
     assert os.listdir(f"{store.root}/l") == []
 

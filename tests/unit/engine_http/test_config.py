@@ -84,7 +84,8 @@ def test_a_file_that_is_not_there_or_no_json(tmp_path: pathlib.Path) -> None:
         (
             ["--storage-opt", "layers=squashed"],
             Unsupported,
-            "storage option layers=squashed is not supported: layers=indexed and layers=unpacked are",
+            "storage option layers=squashed is not supported: layers=indexed, layers=unpacked, blobs=dropped, "
+            "blobs=kept are",
         ),
         (
             ["--live-restore=0"],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 from sampan.core.content import ContentStore, Ingest
 from sampan.core.remotes.http import ConnectionBroke, RunBlocking
@@ -23,6 +24,8 @@ _HEADWAY = 1 << 20
 """Bytes after which a connection that breaks counts as the first one again."""
 _TICK = 0.1
 
+OnIngest = Callable[[Ingest], None]
+
 
 class Downloads:
     """All of an engine. For its loop alone."""
@@ -33,20 +36,26 @@ class Downloads:
         self._run_blocking = run_blocking
         self._running: dict[Digest, _Download] = {}
 
-    async def fetch(self, remote: Remote, wanted: Descriptor, tell: OnProgress) -> None:
-        """Have the blob here, whole. Raises what the registry and the store raise; then nothing of it is left."""
+    async def fetch(
+        self, remote: Remote, wanted: Descriptor, tell: OnProgress, on_ingest: OnIngest | None = None
+    ) -> None:
+        """Have the blob here, whole. Raises what the registry and the store raise; then nothing of it is left.
+        `on_ingest` is given what is about to come, if it does not come for somebody else: perhaps several times, when
+        one source after the other fails."""
         while not await self._run_blocking(self._content.has, wanted.digest, wanted.size):
             running = self._running.get(wanted.digest)
             if running is None:
-                await self._lead(remote, wanted, tell)
+                await self._lead(remote, wanted, tell, on_ingest)
                 return
             with contextlib.suppress(SampanError, asyncio.InvalidStateError):
                 # That one may have had other credentials, or another registry: its failure is not ours.
                 await running.follow(tell)
         await tell(Progress(status="Already exists", id=short(wanted)))
 
-    async def _lead(self, remote: Remote, wanted: Descriptor, tell: OnProgress) -> None:
-        download = _Download(wanted)
+    async def _lead(
+        self, remote: Remote, wanted: Descriptor, tell: OnProgress, on_ingest: OnIngest | None
+    ) -> None:  # fmt: skip
+        download = _Download(wanted, on_ingest)
         download.task = asyncio.create_task(self._download(remote, download))
         self._running[wanted.digest] = download
         try:
@@ -65,6 +74,8 @@ class Downloads:
 
     async def _from(self, source: Repository, download: _Download) -> None:
         with self._content.ingest() as blob:
+            if download.on_ingest is not None:
+                download.on_ingest(blob)
             await self._receive(source, download, blob)
             download.say("Verifying Checksum")
             await self._run_blocking(blob.commit, download.wanted.digest, download.wanted.size)
@@ -102,8 +113,9 @@ class _Download:
 
     task: asyncio.Task[None]
 
-    def __init__(self, wanted: Descriptor) -> None:
+    def __init__(self, wanted: Descriptor, on_ingest: OnIngest | None) -> None:
         self.wanted = wanted
+        self.on_ingest = on_ingest
         self.current = 0
         self._said: list[str] = []
 

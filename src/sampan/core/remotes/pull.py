@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import weakref
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import TypeVar
 
 import msgspec
 
 from sampan.core.archives import architecture, choose_platform
 from sampan.core.images import Image
-from sampan.core.remotes.download import Downloads, short
+from sampan.core.remotes.download import Downloads
 from sampan.core.remotes.http import RunBlocking
+from sampan.core.remotes.layers import Layers, to_its_end
 from sampan.core.remotes.progress import OnProgress, Progress, nobody
 from sampan.core.remotes.refusals import NotThere
 from sampan.core.remotes.remote import Remote
@@ -30,7 +30,6 @@ from sampan.errors import (
     Unavailable,
     Unsupported,
 )
-from sampan.oci.digest import Digest, chain_ids
 from sampan.oci.image import INDEXES, OCI_CONFIG, Descriptor, ImageConfig, Index, Manifest, Platform, decode
 from sampan.oci.reference import Reference
 
@@ -60,7 +59,11 @@ class Puller:
         self._settings = settings
         self._run_blocking = run_blocking
         self._downloads = Downloads(core.content, settings.downloads, run_blocking)
-        self._unpacking: weakref.WeakValueDictionary[Digest, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._layers = Layers(core, self._downloads, run_blocking)
+
+    def close(self) -> None:
+        """What still runs is not waited for."""
+        self._layers.close()
 
     async def pull(
         self, reference: Reference, tell: OnProgress, credentials: Credentials | None = None, platform: str = ""
@@ -146,10 +149,9 @@ class Puller:
                 config_data = await run_blocking(core.content.read, manifest.config.digest)
                 config = _document(config_data, ImageConfig, f"image {manifest.config.digest}")
                 _check_config(wanted, manifest, config, platform)
-                await self._fetch_layers(remote, manifest, config, tell)
+                await self._layers.make(remote, wanted.name, manifest, config, tell)
             except SampanError as error:
                 raise explained(error, wanted) from error
-            await self._unpack(manifest, config, tell)
             return await self._name(wanted, found, tell)
 
     @contextlib.asynccontextmanager
@@ -161,7 +163,7 @@ class Puller:
         try:
             yield
         finally:
-            await _to_its_end(self._run_blocking(metadata.settle, intent))
+            await to_its_end(self._run_blocking(metadata.settle, intent))
 
     async def _name(self, wanted: Reference, found: Found, tell: OnProgress) -> tuple[Image, bool]:
         core, run_blocking, manifest = self._core, self._run_blocking, found.manifest
@@ -173,46 +175,6 @@ class Puller:
         )  # fmt: skip
         await tell(Progress(status=f"Digest: {found.top.digest}"))
         return image, before != image.id
-
-    async def _fetch_layers(self, remote: Remote, manifest: Manifest, config: ImageConfig, tell: OnProgress) -> None:
-        """Several at a time; the first failure ends all."""
-        for layer in manifest.layers:
-            await tell(Progress(status="Pulling fs layer", id=short(layer)))
-        standing = await self._run_blocking(self._standing, manifest, config)
-        # A layer may stand in a manifest more than once.
-        missing = {each.digest: each for each in manifest.layers if each.digest not in standing}
-        for layer in manifest.layers:
-            if layer.digest in standing:
-                await tell(Progress(status="Already exists", id=short(layer)))
-        try:
-            async with asyncio.TaskGroup() as group:
-                for layer in missing.values():
-                    group.create_task(self._downloads.fetch(remote, layer, tell))
-        except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from None
-
-    def _standing(self, manifest: Manifest, config: ImageConfig) -> set[Digest]:
-        """The layers that are here already with their tars: their blobs need not come again."""
-        standing: set[Digest] = set()
-        needed: set[Digest] = set()
-        for layer, chain_id in zip(manifest.layers, chain_ids(config.rootfs.diff_ids), strict=False):
-            self._core.pins.pin(chain_id)
-            if self._core.snapshots.has_layer(chain_id) and (tar := self._core.snapshots.open_tar(chain_id)):
-                tar.close()
-                standing.add(layer.digest)
-            else:
-                needed.add(layer.digest)
-        return standing - needed
-
-    async def _unpack(self, manifest: Manifest, config: ImageConfig, tell: OnProgress) -> None:
-        # Two pulls of one image would do the same work twice.
-        lock = self._unpacking.setdefault(manifest.config.digest, asyncio.Lock())
-        async with lock:
-            for layer in manifest.layers:
-                await tell(Progress(status="Extracting", id=short(layer), current=layer.size, total=layer.size))
-            await _to_its_end(self._run_blocking(self._core.archives.unpack, config, manifest.layers))
-        for layer in manifest.layers:
-            await tell(Progress(status="Pull complete", id=short(layer)))
 
     async def document(self, reference: Reference, credentials: Credentials | None = None) -> tuple[Descriptor, bytes]:
         """What a registry has under a name, whatever it is."""
@@ -315,15 +277,6 @@ def parse_platform(text: str) -> str:
         return f"linux/{architecture()}" if parts[0] else ""
     parts[1] = _ARCHITECTURES.get(parts[1], parts[1])
     return "/".join(parts)
-
-
-async def _to_its_end(work: Awaitable[object]) -> None:
-    """Cancelled or not: a thread that makes layers must have ended before a collection may run."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    finally:
-        await asyncio.wait({task})
 
 
 def _present(core: Core, reference: Reference) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 import msgspec
@@ -18,6 +18,7 @@ from isal import isal_zlib
 
 from sampan.core.compression import decompressed
 from sampan.core.images import Image
+from sampan.core.known import Known
 from sampan.core.remotes.http import RunBlocking
 from sampan.core.remotes.progress import Meter, OnProgress, Progress, Pushed, nobody
 from sampan.core.remotes.remote import Remote
@@ -31,6 +32,7 @@ from sampan.oci.image import OCI_LAYER_GZIP, OCI_MANIFEST, Descriptor, Manifest,
 from sampan.oci.reference import Reference, parse_reference
 
 DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+_DOCKER = "application/vnd.docker."
 _COMPRESSED = ("gzip", "zstd")
 _LEVEL = 2
 _CHUNK = 1 << 20
@@ -117,19 +119,19 @@ class _Push:
                 manifest.layers, image.config.rootfs.diff_ids, image.chain, strict=True
             )
         ]  # fmt: skip
-        sources = await self._run_blocking(self._sources)
         # Each digest once, however often it stands in the manifest.
         different = {layer.blob.digest: layer for layer in layers}
         for layer in different.values():
             await self._tell(Progress(status="Preparing", id=layer.short))
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = {
-                    digest: group.create_task(self._layer(layer, exact=bool(image.repo_digests), sources=sources))
-                    for digest, layer in different.items()
-                }
+                tasks = {digest: group.create_task(self._layer(layer, image)) for digest, layer in different.items()}
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
+        for digest, layer in different.items():
+            await self._run_blocking(
+                self._core.known.remember, layer.diff_id, tasks[digest].result(), self._reference.name
+            )
         sent = tuple(tasks[layer.blob.digest].result() for layer in layers)
         await self._blob(manifest.config, functools.partial(content.open, manifest.config.digest), "", ())
         if sent != manifest.layers:
@@ -149,43 +151,51 @@ class _Push:
         await self._tell(Progress(aux=pushed))
         return pushed
 
-    def _sources(self) -> Mapping[Digest, Sequence[str]]:
-        """The repositories of this registry that blobs of images here came from or went to."""
-        found: dict[Digest, list[str]] = {}
-        for image in self._core.images.all():
-            names = [named for named in map(parse_reference, image.repo_digests)
-                     if named.domain == self._reference.domain and named.path != self._reference.path]  # fmt: skip
-            # Those of another digest may be of an index that has this manifest, or of another one.
-            names.sort(key=lambda named: named.digest != image.manifest)
-            if names:
-                for layer in self._core.images.manifest(image).layers:
-                    found.setdefault(layer.digest, []).extend(named.path for named in names)
-        return {digest: list(dict.fromkeys(paths)) for digest, paths in found.items()}
-
     # --- Layers -----------------------------------------------------------------------------------
 
-    async def _layer(self, layer: _Layer, *, exact: bool, sources: Mapping[Digest, Sequence[str]]) -> Descriptor:
-        """Have the layer in the registry; returns what the manifest says of it. `exact`: that is a registry's own."""
+    async def _layer(self, layer: _Layer, image: Image) -> Descriptor:
+        """Have the layer in the registry; returns what the manifest says of it."""
         blob = layer.blob
-        known = sources.get(blob.digest, ())
-        if not exact and not blob.media_type.endswith(_COMPRESSED):
-            blob = await self._run_blocking(self._compress, layer)
-        elif not await self._run_blocking(self._core.content.has, blob.digest, blob.size):
-            # Not kept here; perhaps the registry still has it, or another of its repositories.
-            if await self._is_there(layer, blob, known):
-                return blob
-            blob = await self._run_blocking(self._compress, layer)
-            known = ()
-        await self._blob(blob, functools.partial(self._core.content.open, blob.digest), layer.short, known)
-        return blob
+        known = await self._run_blocking(self._core.known.of, layer.diff_id, self._reference.domain)
+        own = [*self._homes(image), *(path for each in known if each.blob.digest == blob.digest for path in each.paths)]
+        # As a registry has it, it is named again; a plain one of ours is compressed.
+        usable = bool(image.repo_digests) or blob.media_type.endswith(_COMPRESSED)
+        if usable and await self._run_blocking(self._core.content.has, blob.digest, blob.size):
+            await self._send(layer, blob, own)
+            return blob
+        # Not kept here; perhaps the registry still has it, or the layer in another form.
+        there = await self._find(layer, [*([Known(blob, own)] if usable else []), *known])
+        if there is None:
+            there = await self._run_blocking(self._compress, layer)
+            await self._send(layer, there, ())
+        return there
 
-    async def _is_there(self, layer: _Layer, blob: Descriptor, sources: Sequence[str]) -> bool:
+    def _homes(self, image: Image) -> Iterator[str]:
+        """The repositories of this registry that the image came from or went to, which have its blobs."""
+        names = [named for named in map(parse_reference, image.repo_digests) if named.domain == self._reference.domain]
+        # One of another digest may be of an index that has this manifest, or of another one.
+        names.sort(key=lambda named: named.digest != image.manifest)
+        return (named.path for named in names)
+
+    async def _send(self, layer: _Layer, blob: Descriptor, paths: Sequence[str]) -> None:
+        others = [path for path in dict.fromkeys(paths) if path != self._reference.path]
+        await self._blob(blob, functools.partial(self._core.content.open, blob.digest), layer.short, others)
+
+    async def _find(self, layer: _Layer, known: Sequence[Known]) -> Descriptor | None:
+        """A blob of the layer that the repository has, or gets from another one."""
+        for each in known:
+            blob = each.blob if each.blob.digest == layer.blob.digest else _as(each.blob, layer.blob)
+            if blob is not None and await self._is_there(layer, blob, each.paths):
+                return blob
+        return None
+
+    async def _is_there(self, layer: _Layer, blob: Descriptor, paths: Sequence[str]) -> bool:
         if await self._repository.has_blob(blob.digest):
             await self._tell(Progress(status="Layer already exists", id=layer.short))
             return True
-        for source in sources:
-            if await mount(self._repository, blob, source):
-                await self._tell(Progress(status=f"Mounted from {source}", id=layer.short))
+        for path in dict.fromkeys(paths):
+            if path != self._reference.path and await mount(self._repository, blob, path):
+                await self._tell(Progress(status=f"Mounted from {path}", id=layer.short))
                 return True
         return False
 
@@ -198,7 +208,7 @@ class _Push:
                 blob.write(compressor.compress(data))
             blob.write(compressor.flush())
             digest, size = blob.commit(), blob.size
-        docker = layer.blob.media_type.startswith("application/vnd.docker.")
+        docker = layer.blob.media_type.startswith(_DOCKER)
         return Descriptor(media_type=DOCKER_LAYER_GZIP if docker else OCI_LAYER_GZIP, digest=digest, size=size)
 
     @contextlib.contextmanager
@@ -227,3 +237,13 @@ class _Push:
             upload = Upload(self._repository, blob, open_blob, meter.at, self._run_blocking)
             mounted = await upload.run(sources)
         await tell(Progress(status=f"Mounted from {mounted}" if mounted else "Pushed", id=short))
+
+
+def _as(blob: Descriptor, other: Descriptor) -> Descriptor | None:
+    """A blob for a manifest that called the layer something else: in Docker's words or in OCI's, as that did; None
+    where they have no word for it, or it is not compressed."""
+    docker = other.media_type.startswith(_DOCKER)
+    if blob.media_type.endswith("gzip"):
+        kind = DOCKER_LAYER_GZIP if docker else OCI_LAYER_GZIP
+        return Descriptor(media_type=kind, digest=blob.digest, size=blob.size)
+    return blob if blob.media_type.endswith("zstd") and not docker else None

@@ -1,13 +1,14 @@
 """Layers on disk and containers' file systems over them: what containerd calls snapshots.
 
-`Snapshotter` is the interface; `overlay2.Overlay2` is the one implementation, with layers whose body is unpacked
-(`apply`).
+`Snapshotter` is the interface; `overlay2.Overlay2` is the one implementation, with layers whose body is indexed
+(`indexed`) or unpacked (`apply`).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
 import msgspec
@@ -48,13 +49,29 @@ class View:
             os.close(self._opened.pop())
 
 
+@dataclass(frozen=True, kw_only=True)
+class Body:
+    """A layer's files that have no place in a chain yet. `name`: for the snapshotter. `size`: bytes of file data."""
+
+    name: str
+    diff_id: Digest
+    size: int
+
+
 class Snapshotter(Protocol):
     """Layers are named by chain id and never change once they are there; a container's layer is named by its id."""
 
     def has_layer(self, chain_id: ChainID) -> bool: ...
 
-    def add_layer(self, chain_id: ChainID, diff_id: Digest, parent: ChainID | None, tar: BinaryIO) -> None:
-        """Make a layer from its uncompressed tar, over a parent that is there. Verified against `diff_id`."""
+    def make_body(self, diff_id: Digest, tar: BinaryIO) -> Body:
+        """A layer's files from its uncompressed tar, verified against `diff_id`; on no parent yet, so that several are
+        made at once. `add_layer` or `discard` takes it."""
+
+    def adopt_body(self, diff_id: Digest, path: str) -> Body:
+        """The same from the tar in a file, which `diff_id` is known to name."""
+
+    def add_layer(self, chain_id: ChainID, parent: ChainID | None, body: Body) -> None:
+        """Give a body its place, over a parent that is there. It is used up, whatever happens."""
 
     def remove_layer(self, chain_id: ChainID) -> int: ...
 

@@ -38,15 +38,36 @@ def add_indexed(stream: Readable, directory: str) -> tuple[int, Digest]:
     and the stream's digest. Raises as `apply.apply_layer` does."""
     with translated(), open(f"{directory}/{_TAR}", "xb", buffering=0) as tar:
         index = Index()
-        tree = Tree(index)
         with intake(stream, tar) as source:
-            for entry in TarWalk(source):
-                tree.add(entry)
+            tree = _walked(source, index)
             digest = source.finish()
-        with open(f"{directory}/{_IMAGE}", "xb") as image, open(f"{directory}/{_TAR}", "rb") as data:
-            # Overlayfs tells its layers apart by it.
-            index.write(tree.root, image, data, source.size, secrets.token_bytes(16))
+        _write_index(index, tree, directory, source.size)
     return tree.size, digest
+
+
+def index_file(path: str, directory: str) -> int:
+    """The same with a tar that is a file of the same file system already, whose content is known: it becomes the
+    layer's by one more name. Returns the bytes of file data."""
+    with translated():
+        os.link(path, f"{directory}/{_TAR}")
+        index = Index()
+        with open(path, "rb", buffering=0) as tar:
+            tree = _walked(tar, index)
+            _write_index(index, tree, directory, os.fstat(tar.fileno()).st_size)
+    return tree.size
+
+
+def _walked(stream: Readable, index: Index) -> Tree:
+    tree = Tree(index)
+    for entry in TarWalk(stream):
+        tree.add(entry)
+    return tree
+
+
+def _write_index(index: Index, tree: Tree, directory: str, tar_size: int) -> None:
+    with open(f"{directory}/{_IMAGE}", "xb") as image, open(f"{directory}/{_TAR}", "rb") as data:
+        # Overlayfs tells its layers apart by the number.
+        index.write(tree.root, image, data, tar_size, secrets.token_bytes(16))
 
 
 def is_indexed(directory: str) -> bool:

@@ -24,10 +24,11 @@ import secrets
 import shutil
 import sqlite3
 import threading
+from collections.abc import Callable
 from typing import BinaryIO
 
 from sampan.core.metadata import Metadata
-from sampan.core.snapshots import GraphData, View
+from sampan.core.snapshots import Body, GraphData, View
 from sampan.core.snapshots.apply import apply_layer
 from sampan.core.snapshots.indexed import (
     LINGER,
@@ -35,6 +36,7 @@ from sampan.core.snapshots.indexed import (
     LayerMounts,
     add_indexed,
     can_mount,
+    index_file,
     is_indexed,
     root_of,
     tar_path,
@@ -104,7 +106,7 @@ class Overlay2:
             os.unlink(f"{self.root}/l/{file.read()}")
         remove_tree(directory)
 
-    def _make_directory(self, parent: ChainID | None) -> str:
+    def _make_directory(self) -> str:
         """All or nothing."""
         cache_id = secrets.token_hex(32)
         directory = f"{self.root}/{cache_id}"
@@ -114,14 +116,16 @@ class Overlay2:
             os.mkdir(f"{directory}/diff", 0o755)
             os.symlink(f"../{cache_id}/diff", f"{self.root}/l/{short}")
             _write(f"{directory}/link", short)
-            if parent is not None:
-                _write(f"{directory}/lower", ":".join(self._lower_names(parent)))
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{self.root}/l/{short}")
             shutil.rmtree(directory, ignore_errors=True)
             raise
         return cache_id
+
+    def _put_on(self, cache_id: str, parent: ChainID | None) -> None:
+        if parent is not None:
+            _write(f"{self.root}/{cache_id}/lower", ":".join(self._lower_names(parent)))
 
     def _row(self, chain_id: ChainID) -> tuple[str, ChainID | None]:
         with self._metadata.transaction() as cursor:
@@ -158,33 +162,63 @@ class Overlay2:
         with self._metadata.transaction() as cursor:
             return cursor.execute("SELECT 1 FROM layer WHERE chain_id = ?", (chain_id,)).fetchone() is not None
 
-    def add_layer(self, chain_id: ChainID, diff_id: Digest, parent: ChainID | None, tar: BinaryIO) -> None:
-        """Idempotent. Raises DataCorrupt, InvalidArgument and ResourceExhausted; then nothing of it is left."""
-        if self.has_layer(chain_id):
-            return
-        try:
-            cache_id = self._make_directory(parent)
-        except OSError as error:
-            raise _full(error) from error
-        try:
-            directory = f"{self.root}/{cache_id}"
+    def make_body(self, diff_id: Digest, tar: BinaryIO) -> Body:
+        """Raises DataCorrupt, InvalidArgument and ResourceExhausted; then nothing of it is left."""
+
+        def fill(directory: str) -> int:
             if self.body() == "indexed":
                 size, actual = add_indexed(tar, directory)
             else:
                 size, actual = apply_layer(tar, f"{directory}/diff")
             if actual != diff_id:
                 raise DataCorrupt(f"layer {diff_id}: its content hashes to {actual}")
-            with self._metadata.transaction() as cursor:
-                # Somebody else may have made the same layer meanwhile: the first one stays.
-                cursor.execute(
-                    "INSERT OR IGNORE INTO layer VALUES (?, ?, ?, ?, ?)", (chain_id, diff_id, parent, cache_id, size)
-                )
-                ours = cursor.rowcount == 1
+            return size
+
+        return self._body(diff_id, fill)
+
+    def adopt_body(self, diff_id: Digest, path: str) -> Body:
+        """As `make_body`."""
+        if self.body() == "indexed":
+            return self._body(diff_id, lambda directory: index_file(path, directory))
+        with open(path, "rb") as tar:
+            return self.make_body(diff_id, tar)
+
+    def _body(self, diff_id: Digest, fill: Callable[[str], int]) -> Body:
+        try:
+            cache_id = self._make_directory()
+        except OSError as error:
+            raise _full(error) from error
+        try:
+            return Body(name=cache_id, diff_id=diff_id, size=fill(f"{self.root}/{cache_id}"))
         except BaseException:
             self._remove_directory(cache_id)
             raise
-        if not ours:
-            self._remove_directory(cache_id)
+
+    def add_layer(self, chain_id: ChainID, parent: ChainID | None, body: Body) -> None:
+        """Raises ResourceExhausted, NotFound (the parent)."""
+        ours = False
+        try:
+            self._put_on(body.name, parent)
+            with self._metadata.transaction() as cursor:
+                # Somebody else may have made the same layer meanwhile: the first one stays.
+                cursor.execute(
+                    "INSERT OR IGNORE INTO layer VALUES (?, ?, ?, ?, ?)",
+                    (chain_id, body.diff_id, parent, body.name, body.size),
+                )
+                ours = cursor.rowcount == 1
+        except OSError as error:
+            raise _full(error) from error
+        except sqlite3.IntegrityError:
+            raise NotFound(f"layer {parent} not found") from None
+        finally:
+            if not ours:
+                self._remove_directory(body.name)
+
+    def with_tar(self) -> set[ChainID]:
+        """The layers whose own tar is kept (`open_tar`)."""
+        with self._metadata.transaction() as cursor:
+            rows = cursor.execute("SELECT chain_id, cache_id FROM layer").fetchall()
+        return {chain_id for chain_id, cache_id in rows if is_indexed(f"{self.root}/{cache_id}")}
 
     def body(self) -> str:
         """Which body the next layer gets."""
@@ -242,11 +276,12 @@ class Overlay2:
     def create_container(self, container_id: str, chain_id: ChainID | None) -> None:
         """Make a writable layer over `chain_id`. Its root has the mode and the owner of the image's."""
         try:
-            cache_id = self._make_directory(chain_id)
+            cache_id = self._make_directory()
         except OSError as error:
             raise _full(error) from error
         directory = f"{self.root}/{cache_id}"
         try:
+            self._put_on(cache_id, chain_id)
             os.mkdir(f"{directory}/work", 0o700)
             os.mkdir(f"{directory}/merged", 0o700)
             if chain_id is not None:
@@ -356,7 +391,7 @@ class Overlay2:
         return str(row[0])
 
     def discard(self, name: str) -> None:
-        """Unmount and remove what `forget_container` named."""
+        """Unmount and remove what `forget_container` named, or a body."""
         self._remove_directory(name)
 
     def graph_data(self, container_id: str) -> GraphData:
