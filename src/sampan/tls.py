@@ -17,6 +17,7 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 
 from sampan.errors import InvalidArgument, Unavailable
 
@@ -69,9 +70,14 @@ def connect(connection: socket.socket, context: ssl.SSLContext, name: str) -> so
     return _Relay(connection, context, name).started()
 
 
-def accept(connection: socket.socket, context: ssl.SSLContext) -> socket.socket:
-    """A plain socket for a client's connection, after its handshake. Raises Unavailable; then both are closed."""
-    return _Relay(connection, context, None).started()
+def serve(connection: socket.socket, context: ssl.SSLContext, ready: Callable[[socket.socket], None]) -> None:
+    """A client's connection, to its end: for a thread of its own. `ready` gets the plain socket after the handshake.
+
+    Raises Unavailable when there is no agreement; then the connection is closed.
+    """
+    relay = _Relay(connection, context, None)
+    ready(relay.opened())
+    relay.run()
 
 
 class _Relay:
@@ -87,6 +93,11 @@ class _Relay:
         self._network_ended = self._plain_ended = self._passed_on = False
 
     def started(self) -> socket.socket:
+        other = self.opened()
+        threading.Thread(target=self.run, name="tls", daemon=True).start()
+        return other
+
+    def opened(self) -> socket.socket:
         try:
             self._handshake()
             self._plain, other = socket.socketpair()
@@ -95,7 +106,6 @@ class _Relay:
             raise
         self._plain.setblocking(False)
         self._network.setblocking(False)
-        threading.Thread(target=self._run, name="tls", daemon=True).start()
         return other
 
     def _handshake(self) -> None:
@@ -125,7 +135,7 @@ class _Relay:
         except OSError as error:
             raise Unavailable(f"TLS: {(error.strerror or str(error)).lower()}") from error
 
-    def _run(self) -> None:
+    def run(self) -> None:
         assert self._plain is not None
         try:
             self._decrypt()  # What came behind the handshake.

@@ -30,22 +30,22 @@ _GROUPS = ("container", "image", "volume", "network", "system", "context", "mani
 _BASH = """# bash completion for sampan: . <(sampan completion bash)
 _sampan() {
     local IFS=$'\\n' word="${COMP_WORDS[COMP_CWORD]}" line candidates=()
-    # Colons and equals signs part words here, and not in a command line.
+    # Colons and equals signs part words here, and not on a command line.
     local typed="${COMP_LINE:0:COMP_POINT}"
     mapfile -t candidates < <(sampan __complete line "$typed" 2>/dev/null)
-    if [ "${candidates[0]}" = ":files" ]; then
-        compopt -o default
-        COMPREPLY=()
-        return
-    fi
     local last="${typed##*[[:space:]]}"
     local before="${last%"$word"}"
     COMPREPLY=()
     for line in "${candidates[@]}"; do
+        if [ "$line" = ":files" ]; then
+            compopt -o filenames
+            COMPREPLY+=($(compgen -f -- "$word"))
+            continue
+        fi
         line="${line%%$'\\t'*}"
         COMPREPLY+=("${line#"$before"}")
     done
-    [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace
+    [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *[=:] ]] && compopt -o nospace
 }
 complete -F _sampan sampan
 """
@@ -55,12 +55,12 @@ _sampan() {
     local line
     local -a candidates described
     candidates=("${(@f)$(sampan __complete words "${(@)words[2,CURRENT]}" 2>/dev/null)}")
-    if [[ "${candidates[1]}" == ":files" ]]; then
-        _files
-        return
-    fi
     for line in "${candidates[@]}"; do
-        [[ -n "$line" ]] && described+=("${${line%%$'\\t'*}//:/\\\\:}:${line#*$'\\t'}")
+        if [[ "$line" == ":files" ]]; then
+            _files
+        elif [[ -n "$line" ]]; then
+            described+=("${${line%%$'\\t'*}//:/\\\\:}:${line#*$'\\t'}")
+        fi
     done
     _describe sampan described
 }
@@ -72,11 +72,12 @@ fi
 """
 _FISH = """# fish completion for sampan: sampan completion fish | source
 function __sampan_complete
-    set -l answer (sampan __complete words (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null)
-    if test "$answer[1]" = ":files"
-        __fish_complete_path (commandline -ct)
-    else
-        printf '%s\\n' $answer
+    for line in (sampan __complete words (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null)
+        if test "$line" = ":files"
+            __fish_complete_path (commandline -ct)
+        else
+            printf '%s\\n' $line
+        end
     end
 end
 complete -c sampan -f -a '(__sampan_complete)'
@@ -109,11 +110,15 @@ def candidates(words: Sequence[str]) -> list[tuple[str, str]]:
     """What may stand for the last word, each with a word on it. Raises SampanError."""
     before, typed = list(words[:-1]), words[-1] if words else ""
     rest = list(before)
+    if before and any(before[-1] in names and value for names, value, _ in _OPTIONS):
+        with contextlib.suppress(SampanError):
+            rest = before[:-1]
+            take_options(rest)
+            if not rest:
+                return _matching(typed, _contexts() if before[-1] in ("-c", "--context") else [(FILES, "")])
+        rest = list(before)
     options = take_options(rest)
-    known = [name for names, _, _ in _OPTIONS for name in names]
     if not rest:
-        if before and before[-1] in known and any(before[-1] in names and value for names, value, _ in _OPTIONS):
-            return _matching(typed, _contexts() if before[-1] in ("-c", "--context") else [(FILES, "")])
         offered = [(name, text) for name, (_, text) in COMMANDS.items()]
         offered = [(names[-1], text) for names, _, text in _OPTIONS] if typed.startswith("-") else offered
         return _matching(typed, offered)

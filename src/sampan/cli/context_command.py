@@ -251,7 +251,8 @@ def _import(words: list[str], context: Context) -> int:
     document: dict[str, Any] = {}
     files: dict[str, bytes] = {}
     try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:*") as archive:
+        # Docker's command leaves out the blanks that end an archive.
+        with tarfile.open(fileobj=io.BytesIO(data + bytes(tarfile.BLOCKSIZE * 3)), mode="r:*") as archive:
             for entry in archive:
                 found = archive.extractfile(entry) if entry.isfile() else None
                 if found is None:

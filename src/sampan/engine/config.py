@@ -28,7 +28,7 @@ from sampan.oci.reference import DEFAULT_DOMAIN
 DEFAULT_CONFIG_FILE = "/etc/sampan/daemon.json"
 DEFAULT_IDLE_TIMEOUT = 60.0
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
-_DEFAULT_TCP_PORT = 2375
+_DEFAULT_TCP_PORT, _DEFAULT_TLS_PORT = 2375, 2376
 
 
 class Host(msgspec.Struct, frozen=True):
@@ -82,6 +82,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     """Besides ours."""
     default_runtime: str = ""
     """Empty: ours."""
+    tls: bool = False
+    """On TCP; implied by `tlsverify`."""
+    tlsverify: bool = False
+    """Only clients with a certificate of `tlscacert` are let in."""
+    tlscacert: str = ""
+    tlscert: str = ""
+    tlskey: str = ""
+    """Empty: ca.pem, cert.pem and key.pem in DOCKER_CERT_PATH, or in ~/.docker, as with dockerd."""
     on_demand: bool = False
     """Started by a client: exit after `idle_timeout` without a request, a stream or a running container."""
     idle_timeout: float = DEFAULT_IDLE_TIMEOUT
@@ -111,7 +119,21 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     @property
     def listen(self) -> tuple[Host, ...]:
         """Where to listen, parsed; never empty."""
-        return tuple(parse_host(host) for host in self.hosts) or (Host("unix", self.paths.socket),)
+        port = _DEFAULT_TLS_PORT if self.secured else _DEFAULT_TCP_PORT
+        return tuple(parse_host(host, port) for host in self.hosts) or (Host("unix", self.paths.socket),)
+
+    @property
+    def secured(self) -> bool:
+        """Whether what listens on TCP speaks TLS."""
+        return self.tls or self.tlsverify
+
+    @property
+    def tls_files(self) -> dict[str, str]:
+        """Paths by `ca`, `cert` and `key`."""
+        base = os.environ.get("DOCKER_CERT_PATH") or os.path.expanduser("~/.docker")
+        given = {"ca": self.tlscacert, "cert": self.tlscert, "key": self.tlskey}
+        found = {name: path or f"{base}/{name}.pem" for name, path in given.items()}
+        return found if self.tlsverify or self.tlscacert else {**found, "ca": ""}
 
     @property
     def remotes(self) -> RemoteSettings:
@@ -178,6 +200,13 @@ _OPTIONS = (
     _Option("cdi-spec-dirs", ("--cdi-spec-dir",), "list", "directory with descriptions of CDI devices"),
     _Option("runtimes", ("--add-runtime",), "runtimes", "another OCI runtime, NAME=PATH"),
     _Option("default-runtime", ("--default-runtime",), "text", f"runtime of containers that name none ({BUILT_IN})"),
+    _Option("tls", ("--tls",), "flag", "speak TLS on TCP; implied by --tlsverify"),
+    _Option("tlsverify", ("--tlsverify",), "flag", "let in clients alone that have a certificate of --tlscacert"),
+    _Option(
+        "tlscacert", ("--tlscacert",), "text", "certificates that clients' have to be signed by (~/.docker/ca.pem)"
+    ),
+    _Option("tlscert", ("--tlscert",), "text", "the engine's certificate (~/.docker/cert.pem)"),
+    _Option("tlskey", ("--tlskey",), "text", "its key (~/.docker/key.pem)"),
     _Option("on-demand", ("--on-demand",), "flag", "exit when idle: how a client starts an engine"),
     _Option("idle-timeout", ("--idle-timeout",), "seconds", "seconds without use after which --on-demand exits"),
 )
@@ -306,8 +335,11 @@ def _shown(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def parse_host(text: str) -> Host:
-    """One --host. Raises InvalidArgument, or Unsupported for a scheme of Docker's that is not here."""
+def parse_host(text: str, port: int = _DEFAULT_TCP_PORT) -> Host:
+    """One --host. `port`: TCP's where none is said.
+
+    Raises InvalidArgument, or Unsupported for a scheme of Docker's that is not here.
+    """
     scheme, separator, rest = text.strip().partition("://")
     if not separator:
         # dockerd takes a bare path for a unix socket and anything else for an address.
@@ -322,7 +354,7 @@ def parse_host(text: str) -> Host:
         match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:/\[\]]*)(?::(\d{1,5}))?/?", rest)
         if match is None or int(match[2] or 0) > 65535:
             raise InvalidArgument(f"invalid bind address format: {text}")
-        return Host("tcp", match[1].strip("[]") or "127.0.0.1", int(match[2] or _DEFAULT_TCP_PORT))
+        return Host("tcp", match[1].strip("[]") or "127.0.0.1", int(match[2] or port))
     if scheme == "fd":
         return Host("fd", "" if rest == "*" else rest)
     if scheme in ("ssh", "npipe", "vsock"):

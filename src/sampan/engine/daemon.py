@@ -18,6 +18,7 @@ import socket
 import sys
 import time
 from functools import partial
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -29,7 +30,11 @@ from sampan.engine.idle import IdleWatch
 from sampan.engine.listeners import close_listeners, is_served, notify, open_listeners
 from sampan.engine.routes import all_routes
 from sampan.engine.services import Engine
+from sampan.engine.tls_listener import TLSListener, tls_context
 from sampan.errors import Conflict, ResourceExhausted, SampanError
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 _log = logging.getLogger("sampan.daemon")
 _LEVELS = {"debug": "DEBUG", "info": "INFO", "warn": "WARNING", "error": "ERROR", "fatal": "CRITICAL"}
@@ -151,17 +156,18 @@ class Daemon:
         sockets: list[socket.socket] = []
         try:
             # Before the engine is ready: a client that comes now waits in the socket's queue, and is not refused.
-            sockets = open_listeners(self._config.listen, self._config.group)
+            context = tls_context(self._config)
+            sockets = open_listeners(self._config.listen, self._config.group, guarded=self._config.tlsverify)
             await self._engine.start()
             try:
-                await self._serve(sockets, begun)
+                await self._serve(sockets, context, begun)
             finally:
                 await self._engine.close()
         finally:
             close_listeners(sockets)
             lock.remove()
 
-    async def _serve(self, sockets: list[socket.socket], begun: float) -> None:
+    async def _serve(self, sockets: list[socket.socket], context: SSLContext | None, begun: float) -> None:
         loop = asyncio.get_running_loop()
         router = Router(all_routes(self._engine))
 
@@ -176,7 +182,12 @@ class Daemon:
         # An engine lives long with few garbage cycles; what was imported is none.
         gc.collect()
         gc.freeze()
-        listeners = [await loop.create_server(server, sock=sock.dup(), backlog=128) for sock in sockets]
+        listeners: list[asyncio.Server | TLSListener] = []
+        for each in sockets:
+            if context is not None and each.family != socket.AF_UNIX:
+                listeners.append(TLSListener(each.dup(), context, server))
+            else:
+                listeners.append(await loop.create_server(server, sock=each.dup(), backlog=128))
         _log.info("ready in %.0f ms", (time.monotonic() - begun) * 1000)
         notify("READY=1")
         self._idle.start()

@@ -18,15 +18,19 @@ _DEFAULT_GROUP = "docker"
 _log = logging.getLogger("sampan.daemon")
 
 
-def open_listeners(hosts: Iterable[Host], group: str) -> list[socket.socket]:
-    """All of them, listening, non-blocking. Raises SampanError; then none is left."""
+def open_listeners(hosts: Iterable[Host], group: str, *, guarded: bool = False) -> list[socket.socket]:
+    """All of them, listening, non-blocking. `guarded`: TLS lets known clients alone in by TCP.
+
+    Raises SampanError; then none is left.
+    """
     sockets: list[socket.socket] = []
     try:
         for host in hosts:
             if host.scheme == "unix":
                 sockets.append(_unix(host.path, group))
             elif host.scheme == "tcp":
-                _log.warning("listening on tcp://%s:%d: whoever reaches it is root on this host", host.path, host.port)
+                if not guarded:
+                    _log.warning("listening on tcp://%s:%d: whoever reaches it is root here", host.path, host.port)
                 sockets.append(_tcp(host.path, host.port))
             else:
                 sockets.extend(_passed(host.path))
