@@ -130,12 +130,21 @@ class Ulimit(APIStruct, frozen=True, kw_only=True):
     soft: int = 0
 
 
+class IDMapping(APIStruct, frozen=True, kw_only=True, omit_defaults=True):
+    """Whose a bind mount's files are in the container (API 1.56). `source`: match-user, the container's user, or `user`
+    as of `--user`; or userns, by its user namespace."""
+
+    source: str = ""
+    user: str = ""
+
+
 class BindOptions(APIStruct, frozen=True, kw_only=True, omit_defaults=True):
     propagation: str = ""
     non_recursive: bool = False
     create_mountpoint: bool = False
     read_only_non_recursive: bool = False
     read_only_force_recursive: bool = False
+    id_mapping: IDMapping | None = msgspec.field(name="IDMapping", default=None)
 
 
 class VolumeDriverConfig(APIStruct, frozen=True, kw_only=True, omit_defaults=True):
@@ -155,7 +164,7 @@ class ImageOptions(APIStruct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class TmpfsOptions(APIStruct, frozen=True, kw_only=True, omit_defaults=True):
-    """`mode` is the directory's permission bits as a number."""
+    """`mode` is the directory's permission bits as a number. `options`: words, or pairs of a name and its value."""
 
     size_bytes: int = 0
     mode: int = 0

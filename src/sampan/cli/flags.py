@@ -198,9 +198,14 @@ def _host_config(flags: argparse.Namespace, bindings: dict[str, Any]) -> dict[st
             nano = int(float(flags.cpus) * 1_000_000_000)
         except ValueError:
             raise InvalidArgument(f"invalid argument {flags.cpus!r} for --cpus: not a number") from None
+    mounts = []
+    if flags.mount:
+        from sampan.cli.mounts import parse_mount
+
+        mounts = [parse_mount(each) for each in flags.mount]
     options = {
         "Binds": flags.volume or None,
-        "Mounts": [parse_mount(each) for each in flags.mount] or None,
+        "Mounts": mounts or None,
         "Tmpfs": {each.partition(":")[0]: each.partition(":")[2] for each in flags.tmpfs} or None,
         "NetworkMode": flags.network or "default",
         "PortBindings": bindings,
@@ -340,40 +345,6 @@ def parse_ports(published: list[str], exposed: list[str]) -> tuple[dict[str, Any
         for port in _ports(rest, "port"):
             ports[f"{port}/{protocol.lower() or 'tcp'}"] = {}
     return ports, bindings
-
-
-_MOUNT_KEYS = {"type": "Type", "source": "Source", "src": "Source", "target": "Target", "destination": "Target",
-               "dst": "Target"}  # fmt: skip
-
-
-def parse_mount(text: str) -> dict[str, Any]:
-    """`--mount` in its words. Raises InvalidArgument."""
-    mount: dict[str, Any] = {"Type": "volume"}
-    for word in text.split(","):
-        key, separator, value = word.partition("=")
-        key = key.strip().lower()
-        truth = not separator or value.lower() in ("true", "1")
-        if key in _MOUNT_KEYS:
-            mount[_MOUNT_KEYS[key]] = value
-        elif key in ("readonly", "ro"):
-            mount["ReadOnly"] = truth
-        elif key == "bind-propagation":
-            mount.setdefault("BindOptions", {})["Propagation"] = value
-        elif key == "bind-recursive":
-            mount.setdefault("BindOptions", {})["NonRecursive"] = value == "disabled"
-        elif key == "volume-nocopy":
-            mount.setdefault("VolumeOptions", {})["NoCopy"] = truth
-        elif key == "volume-subpath":
-            mount.setdefault("VolumeOptions", {})["Subpath"] = value
-        elif key == "tmpfs-size":
-            mount.setdefault("TmpfsOptions", {})["SizeBytes"] = parse_size(value)
-        elif key == "tmpfs-mode":
-            mount.setdefault("TmpfsOptions", {})["Mode"] = int(value, 8)
-        else:
-            raise InvalidArgument(f"unexpected key '{key}' in '{word}'")
-    if not mount.get("Target"):
-        raise InvalidArgument("target is required")
-    return mount
 
 
 def _ulimit(text: str) -> dict[str, Any]:

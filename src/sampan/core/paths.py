@@ -73,6 +73,11 @@ class Paths:
     def netns(self) -> str:
         return f"{self.exec_root}/netns"
 
+    @property
+    def mounts(self) -> str:
+        """What is mounted for the mounts of containers that run."""
+        return f"{self.exec_root}/mounts"
+
     def bundle(self, container_id: str) -> str:
         """A container's directory, which is its OCI bundle."""
         return f"{self.containers}/{container_id}"
@@ -114,7 +119,7 @@ class Paths:
         for path, mode in (
             (self.data_root, 0o710), (self.content, 0o700), (self.overlay2, 0o710), (f"{self.overlay2}/l", 0o710),
             (self.containers, 0o710), (self.volumes, 0o701), (self.temporary, 0o700), (self.exec_root, 0o711),
-            (self.shims, 0o700), (self.runtime, 0o700), (self.netns, 0o711),
+            (self.shims, 0o700), (self.runtime, 0o700), (self.netns, 0o711), (self.mounts, 0o700),
         ):  # fmt: skip
             os.makedirs(path, mode=mode, exist_ok=True)
         os.chmod(self.data_root, 0o710)  # It may have been somebody else's, or an earlier version's.

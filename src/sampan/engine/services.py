@@ -12,6 +12,7 @@ from sampan.core.service import Core
 from sampan.core.tasks import Spawner
 from sampan.engine.blocking import run_blocking
 from sampan.engine.config import Config
+from sampan.engine.containers import sources
 from sampan.engine.containers.execs import Execs
 from sampan.engine.containers.reading import thaw
 from sampan.engine.containers.service import Containers
@@ -86,6 +87,7 @@ class Engine:
         self.execs = Execs(self)
         self.names = Names(self)
         live = await self.containers.adopt()
+        await run_blocking(sources.sweep, self, live)
         await thaw(self)
         await run_blocking(self.network.setup)
         await run_blocking(self.network.adopt, live)

@@ -1,33 +1,44 @@
 """Volumes: named directories that outlive their containers.
 
-A row says that the volume exists and with what labels; its data is `volumes/NAME/_data`. A volume is removed by
-renaming its directory away first: whatever the moment of a kill, it is there with all its data or it is going.
+A row says that the volume exists and with what labels and options; its data is `volumes/NAME/_data`. A volume is
+removed by renaming its directory away first: whatever the moment of a kill, it is there with all its data or it is
+going.
+
+What uses a volume at the moment (a container that runs, a copy into it) holds it: with its first user what the local
+driver's options say is mounted, with its last it is unmounted. An engine that starts holds for the containers that
+live, and `sweep` unmounts what nobody holds.
+
 Everything here blocks and may be called from several threads.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
 from sampan.core.metadata import Metadata
-from sampan.errors import Conflict, InvalidArgument, NotFound, ResourceExhausted, Unsupported
+from sampan.engine import local_driver
+from sampan.errors import Conflict, InvalidArgument, NotFound, ResourceExhausted
+from sampan.linux.mount import is_mounted
 from sampan.linux.trees import remove_tree, tree_size
+
+_log = logging.getLogger("sampan.volumes")
 
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 _SCHEMA = (
     """CREATE TABLE volume (
         name TEXT PRIMARY KEY, created INTEGER NOT NULL, labels BLOB NOT NULL) WITHOUT ROWID""",
 )
+_OPTIONS = ("ALTER TABLE volume ADD COLUMN options BLOB",)
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
-_LOCAL_OPTIONS = frozenset({"type", "o", "device", "size"})
 _GOING = ".removed-"
 """What a directory that is being removed begins with; no name of a volume can begin with a dot."""
 
@@ -45,10 +56,21 @@ class Volume:
     labels: dict[str, str] = field(default_factory=dict)
     labelled: bool = False
     """Labels were given, if only an empty set of them: Docker's documents tell the two apart."""
+    options: dict[str, str] | None = None
+    """The local driver's, as they were given."""
 
     @property
     def anonymous(self) -> bool:
         return ANONYMOUS_LABEL in self.labels
+
+    @property
+    def plain(self) -> bool:
+        """Its data is in the data root: what has options may be anywhere, and is neither measured nor pruned."""
+        return not self.options
+
+    @property
+    def mounted_on_use(self) -> bool:
+        return local_driver.is_mount(self.options)
 
 
 class Volumes:
@@ -61,10 +83,14 @@ class Volumes:
         self._using = using
         self._lock = threading.RLock()
         metadata.migrate("volume-1", _SCHEMA)
+        metadata.migrate("volume-2", _OPTIONS)
         self._volumes: dict[str, Volume] = {}
+        self._held: dict[str, set[str]] = {}
+        self._mounting: dict[str, threading.Lock] = {}
         with metadata.transaction() as cursor:
-            for name, created, labels in cursor.execute("SELECT name, created, labels FROM volume").fetchall():
-                self._volumes[name] = self._made(name, created, msgspec.json.decode(labels, type=dict[str, str] | None))
+            rows = cursor.execute("SELECT name, created, labels, options FROM volume").fetchall()
+        for name, created, labels, options in rows:
+            self._volumes[name] = self._made(name, created, _decoded(labels), _decoded(options))
         self._recover()
 
     def _recover(self) -> None:
@@ -73,6 +99,7 @@ class Volumes:
             if entry.startswith(_GOING):
                 self._forget(entry.removeprefix(_GOING))
                 with contextlib.suppress(OSError):
+                    local_driver.unmount(f"{self._root}/{entry}/_data")
                     remove_tree(f"{self._root}/{entry}")
             elif entry not in self._volumes and _NAME.fullmatch(entry):
                 # A creation that was interrupted left nothing inside; data without a row is a volume, as with Docker.
@@ -85,16 +112,19 @@ class Volumes:
         for volume in self._volumes.values():
             os.makedirs(volume.mountpoint, exist_ok=True)
 
-    def _made(self, name: str, created: int, labels: Mapping[str, str] | None) -> Volume:
+    def _made(
+        self, name: str, created: int, labels: Mapping[str, str] | None, options: Mapping[str, str] | None = None
+    ) -> Volume:
         return Volume(
             name=name, created=created, mountpoint=f"{self._root}/{name}/_data", labels=dict(labels or {}),
-            labelled=labels is not None,
+            labelled=labels is not None, options=None if options is None else dict(options),
         )  # fmt: skip
 
     def _record(self, volume: Volume) -> None:
         labels = msgspec.json.encode(volume.labels if volume.labelled else None)
+        options = msgspec.json.encode(volume.options)
         with self._metadata.transaction() as cursor:
-            cursor.execute("INSERT INTO volume VALUES (?, ?, ?)", (volume.name, volume.created, labels))
+            cursor.execute("INSERT INTO volume VALUES (?, ?, ?, ?)", (volume.name, volume.created, labels, options))
         self._volumes[volume.name] = volume
 
     def _forget(self, name: str) -> None:
@@ -111,7 +141,7 @@ class Volumes:
         options: Mapping[str, str] | None = None,
     ) -> Volume:
         """The volume of that name, made if it is not there. Raises InvalidArgument, NotFound (no such driver),
-        Unsupported (an option of the local driver), ResourceExhausted."""
+        ResourceExhausted."""
         if driver not in ("", "local"):
             raise NotFound(f'create {name}: error looking up volume plugin {driver}: plugin "{driver}" not found')
         if len(name) == 1 and _NAME.fullmatch(name):
@@ -123,15 +153,12 @@ class Volumes:
                 f'create {name}: "{name}" includes invalid characters for a local volume name, only '
                 '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
             )
-        for option in options or {}:
-            if option not in _LOCAL_OPTIONS:
-                raise InvalidArgument(f'create {name}: invalid option: "{option}"')
-            raise Unsupported(f"create {name}: volume option {option} is not supported")
         with self._lock:
             known = self._volumes.get(name)
             if known is not None:
                 return known
-            volume = self._made(name, time.time_ns(), labels)
+            local_driver.check_options(name, options or {})
+            volume = self._made(name, time.time_ns(), labels, options)
             try:
                 os.mkdir(f"{self._root}/{name}", 0o701)
                 os.mkdir(volume.mountpoint, 0o755)
@@ -164,18 +191,83 @@ class Volumes:
         """Ids of the containers that name the volume, running or not."""
         return self._using(name)
 
+    # --- Use --------------------------------------------------------------------------------------
+
+    def hold(self, name: str, user: str) -> None:
+        """`user` has the volume now: a container's id, or another word of its own."""
+        with self._lock:
+            self._held.setdefault(name, set()).add(user)
+
+    def use(self, name: str, user: str) -> Volume:
+        """Hold the volume and mount what its options say, if nobody has yet. Raises NotFound, Internal; then it is not
+        held."""
+        with self._lock:
+            volume = self.get(name)
+            self.hold(name, user)
+        if volume.mounted_on_use:
+            try:
+                with self._mounting_of(name):
+                    if not is_mounted(volume.mountpoint):
+                        local_driver.mount(volume.options or {}, volume.mountpoint)
+            except BaseException:
+                self.let_go(user, (name,))
+                raise
+        return volume
+
+    def mounts_on_use(self, name: str) -> bool:
+        """Whether `use` and `let_go` of the volume may block."""
+        with self._lock:
+            volume = self._volumes.get(name)
+        return volume is not None and volume.mounted_on_use
+
+    def let_go(self, user: str, names: Iterable[str]) -> None:
+        """`user` has no more of these volumes. Idempotent."""
+        for name in names:
+            with self._lock:
+                users = self._held.get(name, set())
+                users.discard(user)
+                if users:
+                    continue
+                self._held.pop(name, None)
+                volume = self._volumes.get(name)
+            if volume is not None and volume.mounted_on_use:
+                self._unmount_unheld(volume)
+
+    def sweep(self) -> None:
+        """Unmount what nobody holds: an engine was killed."""
+        for volume in self.list():
+            if volume.mounted_on_use:
+                self._unmount_unheld(volume)
+
+    def _unmount_unheld(self, volume: Volume) -> None:
+        with self._mounting_of(volume.name):
+            if not self._held.get(volume.name):
+                try:
+                    local_driver.unmount(volume.mountpoint)
+                except OSError as error:
+                    _log.warning("unmount volume %s: %s", volume.name, error)
+
+    def _mounting_of(self, name: str) -> threading.Lock:
+        """One at a time for each volume; the others go on, as a server may take its time."""
+        with self._lock:
+            return self._mounting.setdefault(name, threading.Lock())
+
+    # --- Removal ----------------------------------------------------------------------------------
+
     def remove(self, name: str, *, force: bool = False) -> None:
-        """Remove the volume and its data. Raises NotFound (unless `force`) and Conflict while a container names it."""
+        """Remove the volume and its data; what is mounted there while it is used is not its own and stays. Raises
+        NotFound (unless `force`), and Conflict while a container names it or something else holds it."""
         with self._lock:
             if name not in self._volumes:
                 if force:
                     return
                 raise NotFound(f"get {name}: no such volume")
-            users = self._using(name)
+            users = self._using(name) or sorted(self._held.get(name, ()))
             if users:
                 raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
             going = f"{self._root}/{_GOING}{name}"
             try:
+                local_driver.unmount(self._volumes[name].mountpoint)
                 os.rename(f"{self._root}/{name}", going)
             except FileNotFoundError:
                 pass
@@ -189,11 +281,12 @@ class Volumes:
         self._publish("volume", "destroy", name, {"driver": "local"})
 
     def prune(self, wanted: Callable[[Volume], bool]) -> tuple[tuple[str, ...], int]:
-        """Remove the volumes that are `wanted` and that no container names: their names and the bytes they held."""
+        """Remove the volumes that are `wanted` and that no container names: their names and the bytes they held. As in
+        Docker, none with options."""
         names: tuple[str, ...] = ()
         reclaimed = 0
         for volume in self.list():
-            if not wanted(volume) or self._using(volume.name):
+            if not volume.plain or not wanted(volume) or self._using(volume.name):
                 continue
             size = self.usage(volume.name)
             try:
@@ -208,3 +301,7 @@ class Volumes:
     def usage(self, name: str) -> int:
         """Bytes that the volume's files have; a file with several names counts once."""
         return tree_size(self.get(name).mountpoint).bytes
+
+
+def _decoded(text: bytes | None) -> dict[str, str] | None:
+    return None if text is None else msgspec.json.decode(text, type=dict[str, str] | None)

@@ -63,6 +63,28 @@ MOUNT_ATTR_NODIRATIME = 0x80
 MOUNT_ATTR_IDMAP = 0x100000
 MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 
+FLAGS = {
+    "ro": (MS_RDONLY, True), "rw": (MS_RDONLY, False), "nosuid": (MS_NOSUID, True), "suid": (MS_NOSUID, False),
+    "nodev": (MS_NODEV, True), "dev": (MS_NODEV, False), "noexec": (MS_NOEXEC, True),
+    "exec": (MS_NOEXEC, False), "sync": (MS_SYNCHRONOUS, True), "async": (MS_SYNCHRONOUS, False),
+    "dirsync": (MS_DIRSYNC, True), "mand": (MS_MANDLOCK, True), "nomand": (MS_MANDLOCK, False),
+    "noatime": (MS_NOATIME, True), "atime": (MS_NOATIME, False), "nodiratime": (MS_NODIRATIME, True),
+    "diratime": (MS_NODIRATIME, False), "relatime": (MS_RELATIME, True), "norelatime": (MS_RELATIME, False),
+    "strictatime": (MS_STRICTATIME, True), "nostrictatime": (MS_STRICTATIME, False),
+    "lazytime": (MS_LAZYTIME, True), "nolazytime": (MS_LAZYTIME, False), "iversion": (MS_I_VERSION, True),
+    "noiversion": (MS_I_VERSION, False), "nosymfollow": (MS_NOSYMFOLLOW, True),
+    "symfollow": (MS_NOSYMFOLLOW, False), "silent": (MS_SILENT, True), "loud": (MS_SILENT, False),
+    "remount": (MS_REMOUNT, True), "bind": (MS_BIND, True), "rbind": (MS_BIND | MS_REC, True),
+    "defaults": (0, True),
+}  # fmt: skip
+"""mount(8)'s words for the flags, each with whether it is set or cleared; the last one counts."""
+
+PROPAGATION = {
+    "private": MS_PRIVATE, "rprivate": MS_PRIVATE | MS_REC, "slave": MS_SLAVE,
+    "rslave": MS_SLAVE | MS_REC, "shared": MS_SHARED, "rshared": MS_SHARED | MS_REC,
+    "unbindable": MS_UNBINDABLE, "runbindable": MS_UNBINDABLE | MS_REC,
+}  # fmt: skip
+
 LONGEST_VALUE = 255
 """Bytes of an option's value that fsconfig(2) takes; mount(2) takes a page of options (`LONGEST_OPTIONS`)."""
 LONGEST_OPTIONS = 4095

@@ -61,6 +61,38 @@ def _empty(directory: int, top: int, depth: int) -> bool:
     return moved
 
 
+def own_tree(path: str, uid: int, gid: int) -> None:
+    """Give a file, or a directory with all that is in it, to an owner: links themselves, never what they lead to. What
+    is his already is not touched; what goes meanwhile is left out. Raises OSError; then some of it is given."""
+    os.lchown(path, uid, gid)
+    try:
+        root = os.open(path, _DIRECTORY)
+    except NotADirectoryError:
+        return
+    try:
+        waiting = [""]
+        while waiting:
+            at = waiting.pop()
+            try:
+                directory = openat2(root, at or ".", _DIRECTORY, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV):
+                    continue
+                raise
+            try:
+                for name in os.listdir(directory):
+                    with contextlib.suppress(FileNotFoundError):
+                        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                        if (found.st_uid, found.st_gid) != (uid, gid):
+                            os.chown(name, uid, gid, dir_fd=directory, follow_symlinks=False)
+                        if stat.S_ISDIR(found.st_mode):
+                            waiting.append(f"{at}/{name}" if at else name)
+            finally:
+                os.close(directory)
+    finally:
+        os.close(root)
+
+
 class File(NamedTuple):
     """`path`: below the tree's root. `allocated`: bytes that it takes on the disk. `key`: one for all its names."""
 

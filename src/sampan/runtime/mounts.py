@@ -15,28 +15,6 @@ from sampan.linux import mount as m
 from sampan.oci.runtime import Mount
 from sampan.runtime.identity import Maps, checked_maps
 
-_FLAGS = {
-    "ro": (m.MS_RDONLY, True), "rw": (m.MS_RDONLY, False), "nosuid": (m.MS_NOSUID, True), "suid": (m.MS_NOSUID, False),
-    "nodev": (m.MS_NODEV, True), "dev": (m.MS_NODEV, False), "noexec": (m.MS_NOEXEC, True),
-    "exec": (m.MS_NOEXEC, False), "sync": (m.MS_SYNCHRONOUS, True), "async": (m.MS_SYNCHRONOUS, False),
-    "dirsync": (m.MS_DIRSYNC, True), "mand": (m.MS_MANDLOCK, True), "nomand": (m.MS_MANDLOCK, False),
-    "noatime": (m.MS_NOATIME, True), "atime": (m.MS_NOATIME, False), "nodiratime": (m.MS_NODIRATIME, True),
-    "diratime": (m.MS_NODIRATIME, False), "relatime": (m.MS_RELATIME, True), "norelatime": (m.MS_RELATIME, False),
-    "strictatime": (m.MS_STRICTATIME, True), "nostrictatime": (m.MS_STRICTATIME, False),
-    "lazytime": (m.MS_LAZYTIME, True), "nolazytime": (m.MS_LAZYTIME, False), "iversion": (m.MS_I_VERSION, True),
-    "noiversion": (m.MS_I_VERSION, False), "nosymfollow": (m.MS_NOSYMFOLLOW, True),
-    "symfollow": (m.MS_NOSYMFOLLOW, False), "silent": (m.MS_SILENT, True), "loud": (m.MS_SILENT, False),
-    "remount": (m.MS_REMOUNT, True), "bind": (m.MS_BIND, True), "rbind": (m.MS_BIND | m.MS_REC, True),
-    "defaults": (0, True),
-}  # fmt: skip
-"""Each with whether it is set or cleared; the last one counts."""
-
-PROPAGATION = {
-    "private": m.MS_PRIVATE, "rprivate": m.MS_PRIVATE | m.MS_REC, "slave": m.MS_SLAVE,
-    "rslave": m.MS_SLAVE | m.MS_REC, "shared": m.MS_SHARED, "rshared": m.MS_SHARED | m.MS_REC,
-    "unbindable": m.MS_UNBINDABLE, "runbindable": m.MS_UNBINDABLE | m.MS_REC,
-}  # fmt: skip
-
 _RECURSIVE = {
     "rro": (m.MOUNT_ATTR_RDONLY, True), "rrw": (m.MOUNT_ATTR_RDONLY, False), "rnosuid": (m.MOUNT_ATTR_NOSUID, True),
     "rsuid": (m.MOUNT_ATTR_NOSUID, False), "rnodev": (m.MOUNT_ATTR_NODEV, True), "rdev": (m.MOUNT_ATTR_NODEV, False),
@@ -51,7 +29,7 @@ _RECURSIVE_ATIME = {
 }  # fmt: skip
 """These share one field, so that not to have one of them is the kernel's default, relatime."""
 
-OPTIONS = frozenset((*_FLAGS, *PROPAGATION, *_RECURSIVE, *_RECURSIVE_ATIME, "tmpcopyup", "idmap", "ridmap"))
+OPTIONS = frozenset((*m.FLAGS, *m.PROPAGATION, *_RECURSIVE, *_RECURSIVE_ATIME, "tmpcopyup", "idmap", "ridmap"))
 """All that are known; every other one is the file system's own."""
 
 _ATTRIBUTES = (
@@ -114,12 +92,12 @@ class _Sorted:
         self.id_map: bool | None = None
 
     def take(self, option: str) -> None:
-        if option in _FLAGS:
-            flag, on = _FLAGS[option]
+        if option in m.FLAGS:
+            flag, on = m.FLAGS[option]
             self.flags = self.flags | flag if on else self.flags & ~flag
             self.cleared = self.cleared & ~flag if on else self.cleared | flag
-        elif option in PROPAGATION:
-            self.propagation.append(PROPAGATION[option])
+        elif option in m.PROPAGATION:
+            self.propagation.append(m.PROPAGATION[option])
         elif option in _RECURSIVE:
             flag, on = _RECURSIVE[option]
             self.recursive = self.recursive | flag if on else self.recursive & ~flag
@@ -302,9 +280,9 @@ def root_propagation(name: str) -> int:
     """linux.rootfsPropagation. Unless it is given, the host's later mounts are seen, and ours not by the host."""
     if not name:
         return m.MS_SLAVE | m.MS_REC
-    if name not in PROPAGATION:
+    if name not in m.PROPAGATION:
         raise InvalidArgument(f"config.json: unknown rootfsPropagation {name!r}")
-    return PROPAGATION[name]
+    return m.PROPAGATION[name]
 
 
 def checked_paths(paths: tuple[str, ...], what: str) -> tuple[str, ...]:

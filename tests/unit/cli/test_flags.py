@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from sampan.cli.flags import create_document, parse_mount, parse_ports, parse_size
+from sampan.cli.flags import create_document, parse_ports, parse_size
+from sampan.cli.mounts import parse_mount
 from sampan.cli.run import parser
 from sampan.cli.streams import Demultiplexer
 from sampan.errors import InvalidArgument

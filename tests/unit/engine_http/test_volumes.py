@@ -9,7 +9,7 @@ import pytest
 
 from sampan.core.metadata import Metadata
 from sampan.engine.volumes import ANONYMOUS_LABEL, Volumes
-from sampan.errors import Conflict, InvalidArgument, NotFound, SampanError, Unsupported
+from sampan.errors import Conflict, InvalidArgument, NotFound, SampanError
 
 
 class Host:
@@ -67,7 +67,11 @@ def test_labels_that_were_not_given_are_not_an_empty_set(host: Host) -> None:
         (".hidden", "", {}, InvalidArgument, "includes invalid characters"),
         ("data", "nfs", {}, NotFound, 'create data: error looking up volume plugin nfs: plugin "nfs" not found'),
         ("data", "local", {"zz": "1"}, InvalidArgument, 'create data: invalid option: "zz"'),
-        ("data", "local", {"type": "nfs"}, Unsupported, "create data: volume option type is not supported"),
+        ("data", "local", {"type": "nfs"}, InvalidArgument, 'create data: missing required option: "device"'),
+        ("data", "local", {"device": "x"}, InvalidArgument, 'create data: missing required option: "type"'),
+        ("data", "local", {"o": "x"}, InvalidArgument, 'create data: missing required option: "device"'),
+        ("data", "local", {"size": "x"}, InvalidArgument, "create data: invalid size: 'x'"),
+        ("data", "local", {"size": "1g"}, InvalidArgument, "create data: quota size requested but no quota support"),
     ],
 )
 def test_refused(
@@ -106,6 +110,45 @@ def test_prune_takes_what_is_wanted_and_not_used(host: Host) -> None:
     assert volumes.prune(lambda volume: volume.anonymous) == ((unused.name,), 5)
     assert {volume.name for volume in volumes.list()} == {used.name, "named"}
     assert host.events[-1] == ("prune", "")
+
+
+def test_options_are_kept(host: Host) -> None:
+    volumes = host.open()
+    tmpfs = {"type": "tmpfs", "device": "tmpfs", "o": "size=1m"}
+    volumes.create("mounted", options=tmpfs)
+    volumes.create("empty", options={})
+    volumes.create("size", options={"size": "0"})
+    again = host.open()
+    found = [(again.get(name).options, again.get(name).mounted_on_use) for name in ("mounted", "empty", "size")]
+    assert found == [(tmpfs, True), ({}, False), ({"size": "0"}, False)]
+    # What has options is nowhere that a prune may measure or remove.
+    assert again.prune(lambda volume: True)[0] == ("empty",)
+
+
+def test_a_database_of_the_version_before(host: Host) -> None:
+    with host.metadata.transaction() as cursor:
+        cursor.execute(
+            "CREATE TABLE volume (name TEXT PRIMARY KEY, created INTEGER NOT NULL, labels BLOB NOT NULL) WITHOUT ROWID"
+        )
+        cursor.execute("INSERT INTO migration VALUES ('volume-1')")
+        cursor.execute("INSERT INTO volume VALUES ('old', 5, 'null')")
+    volumes = host.open()
+    assert (volumes.get("old").created, volumes.get("old").options) == (5, None)
+
+
+def test_what_is_held_is_not_removed(host: Host) -> None:
+    volumes = host.open()
+    volumes.create("data")
+    volumes.use("data", "one")
+    volumes.use("data", "two")
+    volumes.let_go("one", ["data"])
+    with pytest.raises(Conflict, match=r"remove data: volume is in use - \[two\]"):
+        volumes.remove("data", force=True)
+    volumes.let_go("two", ["data"])
+    volumes.let_go("two", ["data", "gone"])
+    volumes.remove("data")
+    with pytest.raises(NotFound):
+        volumes.use("data", "one")
 
 
 def test_what_a_kill_leaves(host: Host) -> None:

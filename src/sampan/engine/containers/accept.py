@@ -181,11 +181,8 @@ def _check_config(config: ContainerConfig) -> None:
 
 def _refuse(host: HostConfig) -> None:
     """What this version does not do, by its command line name; and what Docker does not do on Linux."""
-    for given, name in (
-        (host.volume_driver not in ("", "local"), f"--volume-driver {host.volume_driver}"), (host.cgroup, "Cgroup"),
-    ):  # fmt: skip
-        if given:
-            raise Unsupported(f"{name} is not supported yet")
+    if host.cgroup:
+        raise Unsupported("Cgroup is not supported yet")
     for option in host.storage_opt or {}:
         if option.lower() != "size":
             raise InvalidArgument(f"Unknown option {option}")
@@ -200,8 +197,14 @@ def _refuse(host: HostConfig) -> None:
 def check_runtime(host: HostConfig, config: Config) -> str:
     """The runtime's name. Raises InvalidArgument for one that nobody knows, Unsupported for what only ours does."""
     name = runtimes.resolve(config, host.runtime)
-    if host.init and runtimes.is_foreign(config, name):
-        raise Unsupported(f"--init is not supported with --runtime {name}")
+    if runtimes.is_foreign(config, name):
+        if host.init:
+            raise Unsupported(f"--init is not supported with --runtime {name}")
+        # Older ones than runc 1.2 would mount them without a word, as if nothing had been asked for.
+        if any(each.bind_options is not None and each.bind_options.id_mapping for each in host.mounts or ()) or any(
+            "idmap" in each.rpartition(":")[2].split(",") for each in host.binds or ()
+        ):
+            raise Unsupported(f"mapping a mount's ids is not supported with --runtime {name}")
     return name
 
 

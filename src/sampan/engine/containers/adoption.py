@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sampan.core.tasks import Task
+from sampan.engine.containers import sources
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.revival import is_boot, is_due
 from sampan.errors import SampanError, Unavailable
@@ -38,6 +39,8 @@ async def adopt(engine: Engine, containers: Containers) -> set[str]:
             _settle(engine, containers, container)
             continue
         live.add(container.id)
+        for name in sources.names(container.record.mounts):
+            engine.volumes.hold(name, container.id)
         _resume(containers, container, task)
     anew = is_boot(engine.config.exec_root) or not engine.config.on_demand
     containers.to_revive = [
@@ -53,8 +56,9 @@ def _remove_leftovers(engine: Engine, containers: Containers) -> None:
     for name in os.listdir(core.paths.containers):
         if name not in known:
             shutil.rmtree(f"{core.paths.containers}/{name}", ignore_errors=True)
-    for container_id in core.snapshots.containers() - known:
-        core.snapshots.remove_container(container_id)
+    for name in core.snapshots.containers():
+        if sources.owner(name) not in known:
+            core.snapshots.remove_container(name)
 
 
 def _resume(containers: Containers, container: Container, task: Task) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from sampan.core.snapshots.overlay2 import Overlay2
 from sampan.engine.containers.record import MountPoint
+from sampan.engine.volumes import Volumes
+from sampan.errors import SampanError
 from sampan.linux.fs import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, open_in_root, openat2
 
 _PLAIN = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
@@ -17,11 +19,29 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK = 16 << 20
 
 
-def fill_volumes(snapshots: Overlay2, container_id: str, points: Sequence[MountPoint]) -> None:
-    """Blocks. The image's directory is looked up inside the container's root, so that no link of it leads out."""
-    wanted = [point for point in points if point.type == "volume" and point.copy and not os.listdir(point.source)]
-    if not wanted:
-        return
+def fill_volumes(
+    snapshots: Overlay2, volumes: Volumes, container_id: str, points: Sequence[MountPoint]
+) -> None:  # fmt: skip
+    """Blocks. The image's directory is looked up inside the container's root, so that no link of it leads out.
+
+    A volume that can't be mounted is left for the start to say so."""
+    held: list[str] = []
+    try:
+        wanted: list[MountPoint] = []
+        for point in points:
+            if point.type == "volume" and point.copy and not point.subpath:
+                with contextlib.suppress(SampanError):
+                    volumes.use(point.name, container_id)
+                    held.append(point.name)
+                    if not os.listdir(point.source):
+                        wanted.append(point)
+        if wanted:
+            _fill(snapshots, container_id, wanted)
+    finally:
+        volumes.let_go(container_id, held)
+
+
+def _fill(snapshots: Overlay2, container_id: str, wanted: Sequence[MountPoint]) -> None:
     root = os.open(snapshots.mount(container_id), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for point in wanted:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sampan.api.containers import ContainerConfig, CreateRequest, EndpointSettings, HostConfig
-from sampan.engine.containers import accept, defaults, links, log_options, networking, sharing
+from sampan.engine.containers import accept, defaults, links, log_options, networking, ownership, sharing, sources
 from sampan.engine.containers.copyup import fill_volumes
 from sampan.engine.containers.mounts import borrowed, parse_volumes_from, wanted_mounts, with_volumes
 from sampan.engine.containers.record import Record, Records
@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 
 
 def make(
-    engine: Engine, records: Records, request: CreateRequest, host: HostConfig, name: str, platform: str
+    engine: Engine, records: Records, request: CreateRequest, host: HostConfig, name: str, platform: str,
+    deep_read_only: bool = True,
 ) -> Record:  # fmt: skip
-    """All or nothing. Blocks where volumes are filled. Raises NotFound, InvalidArgument, Conflict, Unavailable."""
+    """All or nothing. Blocks where volumes are filled. `deep_read_only`: a read-only mount is so with the mounts in it.
+
+    Raises NotFound, InvalidArgument, Conflict, Unavailable."""
     core = engine.core
     image = core.images.get(request.image)
     if platform and image.config.architecture and platform.partition("/")[2].partition("/")[0] not in (
@@ -64,14 +67,19 @@ def make(
     ]
     with contextlib.ExitStack() as undo:
         mounts = wanted_mounts(host, tuple(config.volumes or {}), engine.config.data_root, others)
+        ownership.check(mounts)
+        if not deep_read_only:
+            mounts = [msgspec.structs.replace(point, deep_read_only=False) for point in mounts]
         points = with_volumes(mounts, engine.volumes)
         undo.callback(engine.containers.remove_anonymous, points)
+        undo.callback(sources.remove_images, engine, container_id, points)
+        points = sources.add_images(engine, container_id, points)
         core.snapshots.create_container(container_id, image.top)
         undo.callback(core.snapshots.remove_container, container_id)
         bundle = core.paths.bundle(container_id)
         os.mkdir(bundle, 0o710)
         undo.callback(shutil.rmtree, bundle, ignore_errors=True)
-        fill_volumes(core.snapshots, container_id, points)
+        fill_volumes(core.snapshots, engine.volumes, container_id, points)
         record = Record(
             id=container_id, name=name, created=time.time_ns(), image=image.id, config=config, host_config=host,
             mounts=points, networks=wanted,

@@ -81,7 +81,7 @@ def _mounts(container: Container) -> tuple[api.SummaryMount, ...]:
     return tuple(
         api.SummaryMount(
             type=point.type,
-            name=point.name if point.type == "volume" else msgspec.UNSET,
+            name=point.name or msgspec.UNSET,
             source=point.source,
             destination=point.destination,
             driver="local" if point.type == "volume" else msgspec.UNSET,

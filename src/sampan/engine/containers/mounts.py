@@ -8,12 +8,20 @@ from collections.abc import Sequence
 
 import msgspec
 
-from sampan.api.containers import HostConfig, Mount
+from sampan.api.containers import (
+    BindOptions,
+    HostConfig,
+    IDMapping,
+    Mount,
+    TmpfsOptions,
+    VolumeDriverConfig,
+    VolumeOptions,
+)
 from sampan.engine.containers.record import MountPoint
 from sampan.engine.volumes import Volumes
 from sampan.errors import InvalidArgument, Unsupported
 
-_TYPES = ("bind", "volume", "tmpfs", "image", "cluster", "npipe")
+_TYPES = ("bind", "volume", "tmpfs", "image")
 _TMPFS_OPTIONS = frozenset({
     "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "gid", "huge", "mand", "mode", "mpol",
     "noatime", "nodev", "nodiratime", "noexec", "nomand", "norelatime", "nostrictatime", "nosuid", "nr_blocks",
@@ -24,8 +32,21 @@ _TMPFS_OPTIONS = frozenset({
 _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 
 
-def parse_bind(text: str, data_root: str) -> MountPoint:
+_MODES = (
+    ("ro", "rw", "readonly"), ("z", "Z"), _PROPAGATIONS, ("nocopy",), ("U",), ("idmap",),
+    ("cached", "delegated", "consistent"),
+)  # fmt: skip
+"""Of each at most one."""
+_TMPFS_FLAGS = ("exec", "noexec")
+_OPTIONS_OF = {
+    "bind": "BindOptions", "volume": "VolumeOptions", "image": "ImageOptions", "tmpfs": "TmpfsOptions",
+    "cluster": "ClusterOptions",
+}  # fmt: skip
+
+
+def parse_bind(text: str, data_root: str, driver: str = "") -> MountPoint:
     """`[source:]destination[:options]`. The source is a host's path, or a volume's name; none: an anonymous volume.
+    `driver`: a new volume's.
 
     Raises InvalidArgument in Docker's words.
     """
@@ -40,25 +61,33 @@ def parse_bind(text: str, data_root: str) -> MountPoint:
     destination = checked_destination(
         destination, f"invalid volume specification: '{text}': invalid mount config for type \"bind\": "
     )  # fmt: skip
-    writable, propagation, copy = True, "", True
-    for option in mode.split(",") if mode else []:
-        if option in ("ro", "readonly"):
-            writable = False
-        elif option in _PROPAGATIONS:
-            propagation = option
-        elif option == "nocopy":
-            copy = False
-        elif option not in ("rw", "z", "Z", "cached", "delegated", "consistent", "rbind", "bind", ""):
-            raise InvalidArgument(f"invalid mode: {mode}")
-    if source.startswith("/"):
+    words = mode.split(",") if mode else []
+    found = [next((word for word in words if word in group), "") for group in _MODES]
+    if len(words) != sum(map(bool, found)):
+        raise InvalidArgument(f"invalid mode: {mode}")
+    writing, _, propagation, nocopy, chown, mapped, _ = found
+    bind = source.startswith("/")
+    if nocopy if bind else propagation or mapped:
+        kind, other = ("bind", "VolumeOptions") if bind else ("volume", "BindOptions")
+        raise InvalidArgument(
+            f"invalid volume specification: '{text}': invalid mount config for type \"{kind}\": field {other} must not "
+            "be specified"
+        )
+    writable = writing in ("", "rw")
+    if bind:
         return MountPoint(
             type="bind", source=posixpath.normpath(source), destination=destination, mode=mode, writable=writable,
             propagation=_propagation(source, propagation, data_root), follows=not propagation, create_source=True,
+            chown=bool(chown), id_mapping=IDMapping(source="match-user") if mapped else None,
         )  # fmt: skip
     return MountPoint(
-        type="volume", name=source, destination=destination, mode=mode or "z", writable=writable, copy=copy,
-        anonymous=not source,
+        type="volume", name=source, destination=destination, mode=mode or "z", writable=writable, copy=not nocopy,
+        anonymous=not source, chown=bool(chown), volume_options=_made_by(driver),
     )  # fmt: skip
+
+
+def _made_by(driver: str) -> VolumeOptions | None:
+    return VolumeOptions(driver_config=VolumeDriverConfig(name=driver)) if driver else None
 
 
 def _propagation(source: str, wanted: str, data_root: str) -> str:
@@ -93,57 +122,96 @@ def from_mount(mount: Mount, data_root: str) -> MountPoint:
     context = f'invalid mount config for type "{mount.type}": '
     if mount.type not in _TYPES:
         raise InvalidArgument(f"{context}mount type unknown")
+    for kind, name in _OPTIONS_OF.items():
+        if kind != mount.type and getattr(mount, f"{kind}_options") is not None:
+            raise InvalidArgument(f'{name} must not be specified on mount type "{mount.type}"')
     if not mount.target:
         raise InvalidArgument(f"{context}field Target must not be empty")
     destination = checked_destination(mount.target, context)
     match mount.type:
         case "bind":
-            options = mount.bind_options
-            if not mount.source:
-                raise InvalidArgument('invalid mount config for type "bind": field Source must not be empty')
-            if not mount.source.startswith("/"):
-                raise InvalidArgument(
-                    f"invalid mount config for type \"bind\": invalid mount path: '{mount.source}' "
-                    "mount path must be absolute"
-                )
-            create = bool(options and options.create_mountpoint)
-            if not create and not os.path.lexists(mount.source):
-                raise InvalidArgument(
-                    f'invalid mount config for type "bind": bind source path does not exist: {mount.source}'
-                )
-            propagation = options.propagation if options else ""
-            if propagation not in ("", *_PROPAGATIONS):
-                raise InvalidArgument(f"invalid propagation mode: {propagation}")
-            return MountPoint(
-                type="bind", source=posixpath.normpath(mount.source), destination=destination,
-                writable=not mount.read_only, propagation=_propagation(mount.source, propagation, data_root),
-                follows=not propagation, create_source=create,
-                recursive=not (options and options.non_recursive),
-            )  # fmt: skip
+            return _bind(mount, destination, data_root, context)
         case "volume":
-            volume = mount.volume_options
-            if volume is not None and volume.subpath:
-                raise Unsupported(f"mount {destination}: volume-subpath is not supported")
-            if volume is not None and volume.driver_config and volume.driver_config.name not in ("", "local"):
-                raise Unsupported(f"mount {destination}: volume driver {volume.driver_config.name} is not supported")
+            return _volume(mount, destination, context)
+        case "image":
+            if not mount.source:
+                raise InvalidArgument(f"{context}field Source must not be empty")
             return MountPoint(
-                type="volume", name=mount.source, destination=destination, mode="z", writable=not mount.read_only,
-                copy=not (volume and volume.no_copy), anonymous=not mount.source,
-            )  # fmt: skip
-        case "tmpfs":
-            if mount.source:
-                raise InvalidArgument('invalid mount config for type "tmpfs": field Source must not be specified')
-            tmpfs: list[str] = []
-            if mount.tmpfs_options is not None:
-                if mount.tmpfs_options.size_bytes:
-                    tmpfs.append(f"size={mount.tmpfs_options.size_bytes}")
-                if mount.tmpfs_options.mode:
-                    tmpfs.append(f"mode={mount.tmpfs_options.mode:o}")
-            return MountPoint(
-                type="tmpfs", destination=destination, writable=not mount.read_only, options=tuple(tmpfs)
+                type="image", name=mount.source, destination=destination, writable=False, propagation="rprivate",
+                subpath=_subpath(mount.image_options.subpath if mount.image_options else "", context),
             )  # fmt: skip
         case _:
-            raise Unsupported(f'mount type "{mount.type}" is not supported')
+            if mount.source:
+                raise InvalidArgument(f"{context}field Source must not be specified")
+            return MountPoint(
+                type="tmpfs", destination=destination, writable=not mount.read_only,
+                options=_tmpfs_options(mount.tmpfs_options or TmpfsOptions(), context),
+            )  # fmt: skip
+
+
+def _bind(mount: Mount, destination: str, data_root: str, context: str) -> MountPoint:
+    options = mount.bind_options or BindOptions()
+    if not mount.source:
+        raise InvalidArgument(f"{context}field Source must not be empty")
+    if not mount.source.startswith("/"):
+        raise InvalidArgument(f"{context}invalid mount path: '{mount.source}' mount path must be absolute")
+    if not options.create_mountpoint and not os.path.lexists(mount.source):
+        raise InvalidArgument(f"{context}bind source path does not exist: {mount.source}")
+    if options.propagation not in ("", *_PROPAGATIONS):
+        raise InvalidArgument(f"invalid propagation mode: {options.propagation}")
+    alone, force = options.read_only_non_recursive, options.read_only_force_recursive
+    if alone and force:
+        raise InvalidArgument("mount options conflict: ReadOnlyNonRecursive && BindOptions.ReadOnlyForceRecursive")
+    if (alone or force) and not mount.read_only:
+        name = "ReadOnlyForceRecursive" if force else "ReadOnlyNonRecursive"
+        raise InvalidArgument(f"mount options conflict: !ReadOnly && BindOptions.{name}")
+    mapping = options.id_mapping
+    if mapping is not None and mapping.source == "userns":
+        raise Unsupported(f"{context}IDMapping by a user namespace is not supported: containers have none")
+    if mapping is not None and mapping.source != "match-user":
+        raise InvalidArgument(f"{context}invalid IDMapping.Source: '{mapping.source}'")
+    return MountPoint(
+        type="bind", source=posixpath.normpath(mount.source), destination=destination,
+        writable=not mount.read_only, propagation=_propagation(mount.source, options.propagation, data_root),
+        follows=not options.propagation, create_source=options.create_mountpoint,
+        recursive=not options.non_recursive, deep_read_only=not alone, id_mapping=mapping,
+    )  # fmt: skip
+
+
+def _volume(mount: Mount, destination: str, context: str) -> MountPoint:
+    options = mount.volume_options or VolumeOptions()
+    subpath = _subpath(options.subpath, context)
+    if subpath and not mount.source:
+        raise InvalidArgument(f"{context}must not set Subpath when using anonymous volumes")
+    return MountPoint(
+        type="volume", name=mount.source, destination=destination, mode="z", writable=not mount.read_only,
+        copy=not options.no_copy, anonymous=not mount.source, subpath=subpath, volume_options=options,
+    )  # fmt: skip
+
+
+def _subpath(path: str, context: str) -> str:
+    """What the letters tell; where links lead is seen when it is mounted."""
+    if not path:
+        return ""
+    normal = posixpath.normpath(path)
+    if normal.startswith(("/", "../")) or normal == ".." or "\0" in path:
+        raise InvalidArgument(f"{context}subpath must be a relative path within the volume")
+    return path
+
+
+def _tmpfs_options(given: TmpfsOptions, context: str) -> tuple[str, ...]:
+    options: list[str] = []
+    if given.size_bytes:
+        options.append(f"size={given.size_bytes}")
+    if given.mode:
+        options.append(f"mode={given.mode:o}")
+    for each in given.options or ():
+        if not 1 <= len(each) <= 2:
+            raise InvalidArgument(f"{context}invalid option array length")
+        if each[0] not in _TMPFS_FLAGS or len(each) == 2:
+            raise InvalidArgument(f"{context}invalid option: {each[0]}")
+        options.append(each[0])
+    return tuple(options)
 
 
 def parse_volumes_from(text: str) -> tuple[str, str]:
@@ -161,8 +229,7 @@ def borrowed(points: Sequence[MountPoint], mode: str) -> list[MountPoint]:
     """Another container's binds and volumes, as they were settled there; `mode` can only take the writing away."""
     return [
         msgspec.structs.replace(
-            point, copy=False, create_source=False, mode=mode or point.mode,
-            writable=point.writable and "ro" not in mode.split(","),
+            point, copy=False, create_source=False, mode="", writable=point.writable and "ro" not in mode.split(","),
         )
         for point in points
         if point.type in ("bind", "volume")
@@ -173,22 +240,25 @@ def wanted_mounts(
     host_config: HostConfig, image_volumes: tuple[str, ...], data_root: str, others: Sequence[MountPoint] = ()
 ) -> list[MountPoint]:  # fmt: skip
     """What a container asks for, the image's volumes included where nothing else is mounted there. `others`: what it
-    borrows, which is hidden by its own. Raises InvalidArgument for two on one place."""
+    borrows, which is hidden by its own, and of which the last counts. Raises InvalidArgument for two on one place."""
     found: dict[str, MountPoint] = {}
+    driver = host_config.volume_driver
     for point in (
-        *(parse_bind(each, data_root) for each in host_config.binds or ()),
+        *(parse_bind(each, data_root, driver) for each in host_config.binds or ()),
         *(from_mount(each, data_root) for each in host_config.mounts or ()),
         *(_tmpfs(path, options) for path, options in (host_config.tmpfs or {}).items()),
     ):
         if point.destination in found:
             raise InvalidArgument(f"Duplicate mount point: {point.destination}")
         found[point.destination] = point
-    for point in others:
+    for point in reversed(others):
         found.setdefault(point.destination, point)
     for path in image_volumes:
         destination = checked_destination(path)
         if destination not in found:
-            found[destination] = MountPoint(type="volume", destination=destination, copy=True, anonymous=True)
+            found[destination] = MountPoint(
+                type="volume", destination=destination, copy=True, anonymous=True, volume_options=_made_by(driver)
+            )
     return list(found.values())
 
 
@@ -214,12 +284,16 @@ def with_volumes(points: list[MountPoint], volumes: Volumes) -> tuple[MountPoint
     try:
         for point in points:
             if point.type == "volume":
+                options = point.volume_options or VolumeOptions()
+                driver = options.driver_config or VolumeDriverConfig()
                 if point.name:
-                    volume = volumes.create(point.name)
+                    volume = volumes.create(point.name, options.labels, driver=driver.name, options=driver.options)
                 else:
-                    volume = volumes.anonymous()
+                    volume = volumes.anonymous(options.labels, driver=driver.name, options=driver.options)
                     made.append(volume.name)
-                point = msgspec.structs.replace(point, name=volume.name, source=volume.mountpoint)
+                point = msgspec.structs.replace(
+                    point, name=volume.name, source=volume.mountpoint, volume_options=None
+                )  # fmt: skip
             elif point.type == "bind" and point.create_source and not os.path.lexists(point.source):
                 os.makedirs(point.source, mode=0o755, exist_ok=True)
             result.append(point)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from sampan.api.containers import ContainerConfig, EndpointSettings, HostConfig
+from sampan.api.containers import ContainerConfig, EndpointSettings, HostConfig, IDMapping, VolumeOptions
 from sampan.core.metadata import Metadata
 from sampan.errors import Conflict
 from sampan.shimapi.messages import Health
@@ -19,9 +19,12 @@ _SCHEMA = (
 
 
 class MountPoint(msgspec.Struct, frozen=True, kw_only=True):
-    """One mount of a container, resolved. `type`: bind, volume or tmpfs. `source`: the host's directory, or empty.
-    `name`: the volume's. `mode`: the options as they were given (`ro,z`). `copy`: fill an empty volume from the image.
-    `follows`: its propagation was not asked for, and is as good as the source allows.
+    """One mount of a container, resolved. `type`: bind, volume, image or tmpfs. `source`: the host's directory, or
+    empty. `name`: the volume's, or what the image was called; `image`: its id. `mode`: the options as they were given
+    (`ro,z`). `copy`: fill an empty volume from the image. `follows`: its propagation was not asked for, and is as good
+    as the source allows. `subpath`: what of the volume or image is mounted. `deep_read_only`: if it is read-only, so
+    are the mounts in it. `chown`: it becomes the container's user's at every start. `id_mapping`: its files look like
+    that user's. `volume_options`: how to make the volume; gone when it is there.
     """
 
     type: str
@@ -37,6 +40,12 @@ class MountPoint(msgspec.Struct, frozen=True, kw_only=True):
     options: tuple[str, ...] = ()
     anonymous: bool = False
     create_source: bool = False
+    image: str = ""
+    subpath: str = ""
+    deep_read_only: bool = True
+    chown: bool = False
+    id_mapping: IDMapping | None = None
+    volume_options: VolumeOptions | None = None
 
 
 class LastState(msgspec.Struct, frozen=True, kw_only=True):

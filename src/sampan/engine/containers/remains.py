@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sampan.core.tasks import Task
 from sampan.engine import runtimes
 from sampan.engine.blocking import run_blocking
-from sampan.engine.containers import announce, sharing, starting
+from sampan.engine.containers import announce, sharing, sources, starting
 from sampan.engine.containers.container import Container
 from sampan.errors import SampanError
 from sampan.linux.cgroup import Cgroup
@@ -33,6 +33,15 @@ async def give_back(engine: Engine, container: Container, task: Task | None) -> 
         with contextlib.suppress(SampanError):
             await ending
     await remove_remains(engine, container)
+    await _free_sources(engine, container)
+
+
+async def _free_sources(engine: Engine, container: Container) -> None:
+    record = container.record
+    if sources.block(engine, record.mounts):
+        await run_blocking(sources.give_back, engine, record)
+    elif record.mounts:
+        sources.give_back(engine, record)
 
 
 async def release(engine: Engine, container: Container) -> None:
@@ -40,6 +49,7 @@ async def release(engine: Engine, container: Container) -> None:
     await _free_network(engine, container)
     await unmount(engine, container)
     await remove_remains(engine, container)
+    await _free_sources(engine, container)
 
 
 async def _free_network(engine: Engine, container: Container) -> None:

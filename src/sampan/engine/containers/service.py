@@ -18,7 +18,7 @@ import msgspec
 from sampan.api.containers import CreateRequest, HostConfig, UpdateRequest
 from sampan.core.tasks import Task
 from sampan.engine.blocking import run_blocking
-from sampan.engine.containers import accept, health, limits, links, revival, starting
+from sampan.engine.containers import accept, health, limits, links, revival, sources, starting
 from sampan.engine.containers.adoption import adopt
 from sampan.engine.containers.container import Container, End
 from sampan.engine.containers.creation import make
@@ -113,7 +113,12 @@ class Containers:
         return Counts(running, paused, len(statuses) - running - paused, len(statuses))
 
     def using_image(self, image_id: str) -> list[Record]:
-        return [record for record in self._records.all() if record.image == image_id]
+        """Made of it, or with it mounted."""
+        return [
+            record
+            for record in self._records.all()
+            if record.image == image_id or any(point.image == image_id for point in record.mounts)
+        ]
 
     def is_running(self, container_id: str) -> bool:
         container = self._containers.get(container_id)
@@ -161,10 +166,10 @@ class Containers:
     # --- Create -----------------------------------------------------------------------------------
 
     async def create(
-        self, request: CreateRequest, name: str = "", platform: str = ""
+        self, request: CreateRequest, name: str = "", platform: str = "", deep_read_only: bool = True
     ) -> tuple[Container, tuple[str, ...]]:
-        """The container, and warnings for the client. Raises InvalidArgument, Unsupported, NotFound (no such image),
-        Conflict (the name); then nothing is left."""
+        """The container, and warnings for the client. `deep_read_only`: as of `make`. Raises InvalidArgument,
+        Unsupported, NotFound (no such image), Conflict (the name); then nothing is left."""
         accept.check(request)
         if name:
             name = accept.check_name(name)
@@ -176,7 +181,9 @@ class Containers:
             msgspec.structs.replace(request.host_config or HostConfig(), runtime=runtime)
         )  # fmt: skip
         if request.volumes or host.binds or host.mounts or self._image_has_volumes(request.image):
-            record = await run_blocking(make, self._engine, self._records, request, host, name, platform)
+            record = await run_blocking(
+                make, self._engine, self._records, request, host, name, platform, deep_read_only
+            )
         else:
             # A few small files and a row are done sooner than a thread is woken.
             record = make(self._engine, self._records, request, host, name, platform)
@@ -517,6 +524,7 @@ class Containers:
         """The name of the writable layer, which is left to be discarded."""
         core = self._engine.core
         layer = core.snapshots.forget_container(container.id)
+        sources.remove_images(self._engine, container.id, container.record.mounts)
         shutil.rmtree(core.paths.bundle(container.id), ignore_errors=True)
         # The row at last: what a kill leaves before that is removed with the container once more.
         self.forget(container)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import msgspec
 
 from sampan.api.containers import HostConfig, Resources, words
 from sampan.engine.containers import devices, propagation, sharing
+from sampan.engine.containers.ownership import Maps
 from sampan.engine.containers.record import MountPoint, Record
 from sampan.engine.host import cgroup_has, cgroup_version
 from sampan.engine.security.confinement import ALL_DEVICES, DEVICE_RULES, confine
@@ -44,7 +46,8 @@ class Surroundings:
     """What the record does not say. `root`: the mounted file system. `files`: the directory of hostname, hosts and
     resolv.conf, if it is not the bundle.
     `network`: the network namespace's pin, or empty for the host's. `user`: looked up in the container. `shim`: its
-    directory, where the pins of other containers' namespaces are."""
+    directory, where the pins of other containers' namespaces are. `id_maps`: of the mounts that have some, by
+    destination."""
 
     root: str
     bundle: str
@@ -54,6 +57,7 @@ class Surroundings:
     cgroup2: bool
     files: str = ""
     shim: str = ""
+    id_maps: Mapping[str, Maps] = field(default_factory=dict)
 
 
 def build_spec(record: Record, around: Surroundings) -> Spec:
@@ -189,20 +193,27 @@ def _own_mounts(record: Record, around: Surroundings) -> list[Mount]:
         if f"/etc/{name}" not in taken
     ]  # fmt: skip
     ordered = sorted(record.mounts, key=lambda point: point.destination.count("/"))
-    return [*mounts, *(_mount(point) for point in ordered)]
+    return [*mounts, *(_mount(point, around.id_maps.get(point.destination)) for point in ordered)]
 
 
-def _mount(point: MountPoint) -> Mount:
+def _mount(point: MountPoint, maps: Maps | None = None) -> Mount:
     if point.type == "tmpfs":
         words_ = ("nosuid", "nodev", "noexec", *point.options, *(() if point.writable else ("ro",)))
         return Mount(destination=point.destination, type="tmpfs", source="tmpfs", options=words_)
     # No "rw", as Docker: any flag that is asked for would take the source's nosuid, nodev and noexec away.
+    readonly = "rro" if point.deep_read_only else "ro"
     options = (
         "rbind" if point.recursive else "bind",
         point.propagation or "rprivate",
-        *(() if point.writable else ("ro",)),
+        *(() if point.writable else (readonly,)),
     )
-    return Mount(destination=point.destination, type="bind", source=point.source, options=options)
+    mount = Mount(destination=point.destination, type="bind", source=point.source, options=options)
+    if maps is None:
+        return mount
+    return msgspec.structs.replace(
+        mount, uid_mappings=maps[0], gid_mappings=maps[1],
+        options=(*options, "ridmap" if point.recursive else "idmap"),
+    )  # fmt: skip
 
 
 def rlimits(host: HostConfig) -> tuple[Rlimit, ...]:

@@ -17,11 +17,22 @@ from sampan.api.exec import ExecCreateRequest
 from sampan.core.tasks import Task
 from sampan.engine import runtimes
 from sampan.engine.blocking import run_blocking
-from sampan.engine.containers import announce, cdi, health, links, log_options, networking, propagation, sharing
+from sampan.engine.containers import (
+    announce,
+    cdi,
+    health,
+    links,
+    log_options,
+    networking,
+    ownership,
+    propagation,
+    sharing,
+    sources,
+)
 from sampan.engine.containers.accept import port_requests
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.execs import process
-from sampan.engine.containers.record import Record
+from sampan.engine.containers.record import MountPoint, Record
 from sampan.engine.containers.spec import Surroundings, build_spec, hostname
 from sampan.engine.containers.users import resolve_user
 from sampan.errors import Internal, SampanError
@@ -95,8 +106,17 @@ async def start(
         linked: tuple[str, ...] = ()
         if record.host_config.links:
             linked = links.environment(record, links.linked(engine, record))
+        points = record.mounts
+        if points:
+            undo.callback(sources.give_back, engine, record)
+            if sources.block(engine, points):
+                points = await run_blocking(sources.take, engine, record)
+            else:
+                points = sources.take(engine, record)
         # A mount and a few small files: done sooner than a thread is woken.
-        create = _prepare(engine, container, endpoint, linked)
+        create = _prepare(engine, container, endpoint, linked, points)
+        if any(point.chown for point in points):
+            await run_blocking(ownership.give, engine, record, points)
         stages.done("files")
         spawn = Spawn(
             create=msgspec.structs.replace(
@@ -146,10 +166,14 @@ def _runtime_error(error: SampanError, *, foreign: bool) -> SampanError:
     )
 
 
-def _prepare(engine: Engine, container: Container, endpoint: Endpoint | None, linked: tuple[str, ...]) -> Create:
-    """Everything on disk that the shim needs. Blocks. `linked`: what it is told of those that it is linked with."""
+def _prepare(
+    engine: Engine, container: Container, endpoint: Endpoint | None, linked: tuple[str, ...],
+    points: tuple[MountPoint, ...],
+) -> Create:  # fmt: skip
+    """Everything on disk that the shim needs. Blocks. `linked`: what it is told of those that it is linked with.
+    `points`: the mounts, with what is to be bound."""
     record, paths = container.record, engine.core.paths
-    record = msgspec.structs.replace(record, mounts=propagation.checked(record.mounts), linked_env=linked)
+    record = msgspec.structs.replace(record, mounts=propagation.checked(points), linked_env=linked)
     bundle = paths.bundle(record.id)
     root = engine.core.snapshots.mount(record.id, volatile=record.host_config.auto_remove)
     owner = networking.owner(engine, record)
@@ -169,6 +193,7 @@ def _prepare(engine: Engine, container: Container, endpoint: Endpoint | None, li
         Surroundings(
             root=root, bundle=bundle, cgroup=cgroup(container), network=endpoint.path if endpoint else "",
             user=user, cgroup2=hierarchies().unified, files=paths.bundle(owner.id), shim=paths.shim(record.id),
+            id_maps=ownership.id_maps(record.mounts, root, user),
         ),
     )  # fmt: skip
     if record.host_config.device_requests:

@@ -120,8 +120,9 @@ class ContainerRoutes:
     async def create(self, request: Request) -> web.StreamResponse:
         document = await request.document(CreateRequest)
         container, warnings = await self._engine.containers.create(
-            document, request.text_parameter("name"), request.text_parameter("platform")
-        )
+            document, request.text_parameter("name"), request.text_parameter("platform"),
+            deep_read_only=request.api_version >= (1, 44),
+        )  # fmt: skip
         if document.mac_address and request.api_version >= (1, 44):
             warnings = (*warnings, _OLD_MAC_ADDRESS)
         return json_response(CreateResponse(id=container.id, warnings=warnings), status=201)

@@ -76,6 +76,8 @@ class UsageRoutes:
         volumes = self._engine.volumes
         shown: list[msgspec.Raw] = []
         for volume in volumes.list():
+            if not volume.plain:  # What is elsewhere takes nothing here; Docker leaves it out, too.
+                continue
             try:
                 usage = VolumeUsage(ref_count=len(volumes.users(volume.name)), size=volumes.usage(volume.name))
             except NotFound:

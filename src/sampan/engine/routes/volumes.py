@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -17,7 +18,7 @@ from sampan.engine.timestamps import rfc3339_seconds
 from sampan.engine.volumes import Volume
 from sampan.errors import Unsupported
 
-_FILTERS = frozenset({"dangling", "driver", "label", "label!", "name"})
+_FILTERS = frozenset({"dangling", "driver", "label", "name"})
 _PRUNE_FILTERS = frozenset({"all", "label", "label!"})
 
 
@@ -25,11 +26,21 @@ def document(volume: Volume, usage: api.VolumeUsage | None = None) -> api.Volume
     """A volume as clients see it; `usage` for /system/df alone."""
     shown = api.VolumeDocument(
         created_at=rfc3339_seconds(volume.created), mountpoint=volume.mountpoint, name=volume.name,
-        labels=volume.labels if volume.labelled else None,
+        labels=volume.labels if volume.labelled else None, options=volume.options,
     )  # fmt: skip
     if usage is None:
         return shown
     return msgspec.structs.replace(shown, usage_data=usage)
+
+
+def _matches(pattern: str, name: str) -> bool:
+    """A part of the name, or a regular expression. As Docker has it, what is no regular expression matches nothing."""
+    if pattern in name:
+        return True
+    try:
+        return re.search(pattern, name) is not None
+    except re.error:
+        return False
 
 
 class VolumeRoutes:
@@ -46,7 +57,7 @@ class VolumeRoutes:
         return [
             volume
             for volume in self._engine.volumes.list()
-            if ("name" not in filters or any(each in volume.name for each in filters["name"]))
+            if ("name" not in filters or any(_matches(each, volume.name) for each in filters["name"]))
             and ("driver" not in filters or "local" in filters["driver"])
             and labels_match(volume.labels, filters)
             and (dangling is None or dangling != bool(self._engine.volumes.users(volume.name)))
