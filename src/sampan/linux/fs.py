@@ -202,6 +202,27 @@ def read_in_root(root: int, path: str, limit: int = 4 << 20) -> bytes:
     return content
 
 
+def copy_data(reading: int, writing: int) -> None:
+    """What is in one open file into another, new one, without the holes."""
+    size = os.fstat(reading).st_size
+    end = 0
+    while True:
+        try:
+            start = os.lseek(reading, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            break
+        end = os.lseek(reading, start, os.SEEK_HOLE)
+        os.lseek(writing, start, os.SEEK_SET)
+        while start < end:
+            done = os.sendfile(writing, reading, start, end - start)
+            if done == 0:  # It was cut meanwhile.
+                break
+            start += done
+    os.ftruncate(writing, size)
+
+
 PROC_SUPER_MAGIC = 0x9FA0
 DEVPTS_SUPER_MAGIC = 0x1CD1
 

@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Iterator
 
-from sampan.linux.fs import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, of_descriptor, openat2
+from sampan.linux.fs import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, copy_data, of_descriptor, openat2
 
 _INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
 
@@ -116,7 +116,7 @@ class _Copy:
                 return
             writing = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=target)
             try:
-                _copy_data(reading, writing, found.st_size)
+                copy_data(reading, writing)
                 with _unmapped():
                     os.fchown(writing, found.st_uid, found.st_gid)
                 os.fchmod(writing, stat.S_IMODE(found.st_mode))
@@ -147,26 +147,6 @@ def _unmapped() -> contextlib.AbstractContextManager[None]:
 def _chown(directory: int, name: str, found: os.stat_result) -> None:
     with _unmapped():
         os.chown(name, found.st_uid, found.st_gid, dir_fd=directory, follow_symlinks=False)
-
-
-def _copy_data(reading: int, writing: int, size: int) -> None:
-    """Without the holes."""
-    end = 0
-    while True:
-        try:
-            start = os.lseek(reading, end, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                raise
-            break
-        end = os.lseek(reading, start, os.SEEK_HOLE)
-        os.lseek(writing, start, os.SEEK_SET)
-        while start < end:
-            done = os.sendfile(writing, reading, start, end - start)
-            if done == 0:  # It was cut meanwhile.
-                break
-            start += done
-    os.ftruncate(writing, size)
 
 
 def _copy_attributes(source: int, target: int | str) -> None:

@@ -44,6 +44,12 @@ def test_everything_with_its_attributes(tmp_path: pathlib.Path) -> None:
     os.chown(source / "link", 5, 6, follow_symlinks=False)
     os.chmod(source, 0o1777)
     os.utime(source / "a", ns=(1_000_000_000, 2_000_000_000))
+    os.link(source / "a/b/file", source / "second")
+    with open(source / "holes", "wb") as file_with_holes:
+        file_with_holes.truncate(64 << 20)
+        file_with_holes.seek(32 << 20)
+        file_with_holes.write(b"in the middle")
+    os.utime(source / "link", ns=(3_000_000_000, 4_000_000_000), follow_symlinks=False)
     _copy(source, target)
     file = target / "a/b/file"
     assert file.read_bytes() == b"x" * 100_000
@@ -52,7 +58,14 @@ def test_everything_with_its_attributes(tmp_path: pathlib.Path) -> None:
     assert (os.readlink(target / "link"), (target / "link").lstat().st_uid) == ("/etc/shadow", 5)
     assert stat.S_IMODE(target.stat().st_mode) == 0o1777
     assert (target / "a").stat().st_mtime_ns == 2_000_000_000
-    assert sorted(os.listdir(target)) == ["a", "empty", "link"]
+    assert sorted(os.listdir(target)) == ["a", "device", "empty", "fifo", "holes", "link", "second"]
+    assert (target / "second").samefile(file)
+    assert ((target / "holes").stat().st_size, (target / "holes").stat().st_blocks < 2048) == (64 << 20, True)
+    assert (target / "holes").read_bytes()[32 << 20 :].startswith(b"in the middle\0")
+    assert (target / "link").lstat().st_mtime_ns == 4_000_000_000
+    assert stat.S_ISFIFO((target / "fifo").stat().st_mode)
+    device = (target / "device").stat()
+    assert (device.st_rdev, stat.S_IMODE(device.st_mode)) == (os.makedev(1, 3), 0o600)
 
 
 def test_a_tree_deeper_than_the_stack(tmp_path: pathlib.Path) -> None:

@@ -12,11 +12,12 @@ from sampan.core.snapshots.overlay2 import Overlay2
 from sampan.engine.containers.record import MountPoint
 from sampan.engine.volumes import Volumes
 from sampan.errors import SampanError
-from sampan.linux.fs import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, open_in_root, openat2
+from sampan.linux.fs import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, copy_data, of_descriptor, open_in_root, openat2
 
 _PLAIN = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_CHUNK = 16 << 20
+_REPLACED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV)
+"""Somebody has put something else there."""
 
 
 def fill_volumes(
@@ -63,58 +64,111 @@ def _fill(snapshots: Overlay2, container_id: str, wanted: Sequence[MountPoint]) 
 
 
 def copy_tree(source: int, target: int) -> None:
-    """Copy everything below one directory into another, both open: files, directories and links, with owners, modes,
-    times and attributes. What is there already stays.
+    """Copy everything below one directory into another, both open: files with their holes and hard links, directories,
+    links, fifos and devices, with owners, modes, times and attributes. What is there already stays.
 
     Another container may have the volume by now and move things about in it: so every name is taken from the
     directory's descriptor, and neither a link nor a rename leads out of the volume.
     """
-    waiting = [""]
-    while waiting:
-        path = waiting.pop()
-        at = openat2(source, path or ".", _DIRECTORY, resolve=_PLAIN)
+    _Copy(source, target).run()
+
+
+class _Copy:
+    def __init__(self, source: int, target: int) -> None:
+        self._source = source
+        self._target = target
+        self._links: dict[tuple[int, int], tuple[str, int]] = {}
+        """Of a file with several names: where its copy is, and which inode that is."""
+
+    def run(self) -> None:
+        waiting = [""]
+        while waiting:
+            path = waiting.pop()
+            at = openat2(self._source, path or ".", _DIRECTORY, resolve=_PLAIN)
+            try:
+                to = openat2(self._target, path or ".", _DIRECTORY, resolve=_PLAIN)
+            except OSError as error:
+                os.close(at)
+                if error.errno in _REPLACED:
+                    continue
+                raise
+            try:
+                for name in os.listdir(at):
+                    below = f"{path}/{name}" if path else name
+                    if self._entry(at, to, name, below):
+                        waiting.append(below)
+                _copy_attributes(at, to)
+            finally:
+                os.close(at)
+                os.close(to)
+
+    def _entry(self, source: int, target: int, name: str, path: str) -> bool:
+        """Copy one entry; True for a directory, whose content is still to be copied."""
+        found = os.stat(name, dir_fd=source, follow_symlinks=False)
+        with contextlib.suppress(FileExistsError):
+            if stat.S_ISDIR(found.st_mode):
+                os.mkdir(name, 0o700, dir_fd=target)
+                return True
+            if stat.S_ISLNK(found.st_mode):
+                os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
+                os.chown(name, found.st_uid, found.st_gid, dir_fd=target, follow_symlinks=False)
+                os.utime(name, ns=(found.st_atime_ns, found.st_mtime_ns), dir_fd=target, follow_symlinks=False)
+            elif stat.S_ISREG(found.st_mode):
+                if found.st_nlink == 1 or not self._linked(target, name, found):
+                    inode = _copy_file(source, target, name)
+                    if found.st_nlink > 1:
+                        self._links[found.st_dev, found.st_ino] = path, inode
+            elif not stat.S_ISSOCK(found.st_mode):
+                _copy_node(target, name, found)
+        return False
+
+    def _linked(self, target: int, name: str, found: os.stat_result) -> bool:
+        """Give the copy of a file one more name; False if there is none, or somebody has moved it."""
+        path, inode = self._links.get((found.st_dev, found.st_ino), ("", 0))
+        if not path:
+            return False
         try:
-            to = openat2(target, path or ".", _DIRECTORY, resolve=_PLAIN)
+            first = openat2(self._target, path, os.O_PATH | os.O_NOFOLLOW, resolve=_PLAIN)
         except OSError as error:
-            os.close(at)
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV):
-                continue  # Somebody has put something else there.
+            if error.errno in _REPLACED:
+                return False
             raise
         try:
-            for name in os.listdir(at):
-                if _copy(at, to, name):
-                    waiting.append(f"{path}/{name}" if path else name)
-            _copy_attributes(at, to)
+            if os.fstat(first).st_ino != inode:
+                return False
+            os.link(of_descriptor(first), name, dst_dir_fd=target, follow_symlinks=True)
         finally:
-            os.close(at)
-            os.close(to)
+            os.close(first)
+        return True
 
 
-def _copy(source: int, target: int, name: str) -> bool:
-    """Copy one entry; True for a directory, whose content is still to be copied."""
-    found = os.stat(name, dir_fd=source, follow_symlinks=False)
-    with contextlib.suppress(FileExistsError):
-        if stat.S_ISDIR(found.st_mode):
-            os.mkdir(name, 0o700, dir_fd=target)
-            return True
-        if stat.S_ISLNK(found.st_mode):
-            os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
-            os.chown(name, found.st_uid, found.st_gid, dir_fd=target, follow_symlinks=False)
-        elif stat.S_ISREG(found.st_mode):
-            _copy_file(source, target, name)
-        # Devices, fifos and sockets of an image are nothing to keep in a volume.
-    return False
+def _copy_node(target: int, name: str, found: os.stat_result) -> None:
+    os.mknod(name, stat.S_IFMT(found.st_mode) | 0o600, found.st_rdev, dir_fd=target)
+    try:
+        made = openat2(target, name, os.O_PATH | os.O_NOFOLLOW, resolve=_PLAIN)
+    except OSError as error:
+        if error.errno in _REPLACED:
+            return
+        raise
+    try:
+        if stat.S_IFMT(os.fstat(made).st_mode) == stat.S_IFMT(found.st_mode):
+            os.chown(of_descriptor(made), found.st_uid, found.st_gid)
+            os.chmod(of_descriptor(made), stat.S_IMODE(found.st_mode))
+            os.utime(of_descriptor(made), ns=(found.st_atime_ns, found.st_mtime_ns))
+    finally:
+        os.close(made)
 
 
-def _copy_file(source: int, target: int, name: str) -> None:
+def _copy_file(source: int, target: int, name: str) -> int:
+    """The copy's inode."""
     reading = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source)
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         writing = os.open(name, flags, 0o600, dir_fd=target)
         try:
-            while os.sendfile(writing, reading, None, _CHUNK):
-                continue
+            copy_data(reading, writing)
             _copy_attributes(reading, writing)
+            return os.fstat(writing).st_ino
         finally:
             os.close(writing)
     finally:
