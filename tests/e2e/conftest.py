@@ -20,7 +20,7 @@ import pytest
 
 from sampan.client.client import Client, parse_host
 from sampan.core.paths import Paths
-from sampan.errors import SampanError
+from sampan.errors import NotFound, SampanError
 
 if TYPE_CHECKING:
     from tests.e2e.registries import Place
@@ -161,7 +161,11 @@ class Engine:
 
     def _inspected(self) -> list[Any]:
         listed = self.client.call("GET", "/containers/json", all=True)
-        return [self.client.call("GET", f"/containers/{each['Id']}/json") for each in listed]
+        found: list[Any] = []
+        for each in listed:
+            with contextlib.suppress(NotFound):  # It is just being removed.
+                found.append(self.client.call("GET", f"/containers/{each['Id']}/json"))
+        return found
 
     def _left_over(self) -> list[str]:
         found = [line for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines() if "/merged " in line]

@@ -64,10 +64,10 @@ def main(name: str, words: list[str], context: Context) -> int:
             print(flags.image)
         return 0
     if name == "load":
-        with _input(flags.input) as file:
+        with opened(flags.input) as file:
             return show(
                 client.messages(
-                    "POST", "/images/load", body=_pieces(file), headers=_TAR, quiet=flags.quiet,
+                    "POST", "/images/load", body=pieces(file), headers=_TAR, quiet=flags.quiet,
                     platform=flags.platform,
                 )
             )  # fmt: skip
@@ -136,7 +136,7 @@ def show(messages: Iterator[Document]) -> int:
     return 0
 
 
-def _input(path: str) -> BinaryIO:
+def opened(path: str) -> BinaryIO:
     if not path or path == "-":
         if sys.stdin.isatty():
             raise InvalidArgument("requested load from stdin, but stdin is empty")
@@ -147,7 +147,7 @@ def _input(path: str) -> BinaryIO:
         raise InvalidArgument(f"open {path}: {(error.strerror or '').lower()}") from None
 
 
-def _pieces(file: BinaryIO) -> Iterator[bytes]:
+def pieces(file: BinaryIO) -> Iterator[bytes]:
     while data := file.read(_CHUNK):
         yield data
 
@@ -191,11 +191,11 @@ def _import(client: Client, flags: argparse.Namespace) -> int:
         raise InvalidArgument("importing from an address is not supported: fetch the file first")
     repository, tag = repository_and_tag(flags.repository)
     changes = "".join(f"&changes={quoted(each)}" for each in flags.change)
-    with _input(flags.file) as file:
+    with opened(flags.file) as file:
         last: Document = {}
         for message in _checked(
             client.messages(
-                "POST", f"/images/create?fromSrc=-{changes}", body=_pieces(file), headers=_TAR, repo=repository,
+                "POST", f"/images/create?fromSrc=-{changes}", body=pieces(file), headers=_TAR, repo=repository,
                 tag=tag, message=flags.message, platform=flags.platform,
             )
         ):  # fmt: skip

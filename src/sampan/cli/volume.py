@@ -12,6 +12,7 @@ from sampan.cli.image import confirmed
 from sampan.cli.inspect import group_command
 from sampan.cli.listing import Row, joined_labels, labels_method, print_rows
 from sampan.cli.table import natural, size
+from sampan.cli.transfer import opened, pieces, written
 from sampan.client.client import Document
 from sampan.errors import SampanError
 
@@ -107,8 +108,32 @@ def _prune(words: list[str], context: Context) -> int:
     return 0
 
 
+def _export(words: list[str], context: Context) -> int:
+    made = Parser("volume export", "[OPTIONS] VOLUME", "Write all that is in a volume to a tar archive", 1)
+    made.add_argument("-o", "--output", default="", help="a file, instead of standard output")
+    made.add_argument("name", metavar="VOLUME")
+    flags = made.parse_args(words)
+    return written(context.client, f"/volumes/{flags.name}/export", flags.output, "export")
+
+
+def _import(words: list[str], context: Context) -> int:
+    made = Parser(
+        "volume import", "VOLUME [FILE|-]", "Put what a tar archive has into the place of all that is in a volume", 1
+    )  # fmt: skip
+    made.add_argument("name", metavar="VOLUME")
+    made.add_argument("file", nargs="?", default="-", metavar="FILE|-")
+    flags = made.parse_args(words)
+    with opened(flags.file) as file:
+        context.client.call(
+            "POST", f"/volumes/{flags.name}/import", body=pieces(file), headers={"Content-Type": "application/x-tar"}
+        )
+    print(flags.name)
+    return 0
+
+
 COMMANDS: dict[str, Command] = {
     "ls": _list, "list": _list, "create": _create, "inspect": group_command("volume"), "rm": _remove, "prune": _prune,
+    "export": _export, "import": _import,
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, Protocol
 
 from sampan.core.changes import Change, Kind, open_directory
@@ -21,6 +21,8 @@ from sampan.linux.fs import file_system
 
 _BLOCK = 512
 _CHUNK = 1 << 20
+_MOST_EXTENTS = 10_000
+"""Of one file: a reader has its limits, too (docs/design/0012)."""
 _XATTR = "SCHILY.xattr."
 _OVERLAY = "trusted.overlay."
 _KERNELS = frozenset((0x9FA0, 0x62656572, 0x27E0EB, 0x63677270, 0x1CD1, 0x19800202, 0x64626720, 0x74726163))
@@ -43,6 +45,16 @@ def write_tree(root: int, out: Sink) -> None:
     writer = _Writer(out)
     with _too_deep():
         writer.below(root)
+    writer.finish()
+
+
+def write_all(root: int, out: Sink) -> None:
+    """An open directory itself, as `./`, and everything below it but sockets; holes of files as GNU tar's sparse format
+    1.0 has them. What is overlayfs's is kept. Raises as `write_tree` does."""
+    writer = _Writer(out, holes=True, overlay=True)
+    with _too_deep():
+        writer.add(root, ".", "./")
+        writer.below(root, "./")
     writer.finish()
 
 
@@ -99,8 +111,11 @@ def _too_deep() -> Iterator[None]:
 
 
 class _Writer:
-    def __init__(self, out: Sink) -> None:
+    def __init__(self, out: Sink, *, holes: bool = False, overlay: bool = False) -> None:
+        """`holes`: they are not written. `overlay`: overlayfs's attributes are."""
         self._out = out
+        self._holes = holes
+        self._overlay = overlay
         self._links: dict[tuple[int, int], str] = {}
 
     def add(self, directory: int, name: str, path: str) -> bool:
@@ -110,7 +125,7 @@ class _Writer:
             kind = _KINDS.get(stat.S_IFMT(status.st_mode))
             if kind is None:
                 return False  # A socket, which no archive has.
-            entry = _entry(directory, name, path, kind, status)
+            entry = _entry(directory, name, path, kind, status, self._overlay)
             if kind != tarfile.REGTYPE:
                 self._write_header(entry)
                 return kind == tarfile.DIRTYPE
@@ -149,12 +164,44 @@ class _Writer:
                 self._write_header(entry)
                 return
             self._links[key] = entry.name
-        left = entry.size = status.st_size
+        extents = _extents(content, status) if self._holes else None
+        if extents is None:
+            entry.size = status.st_size
+            self._write_header(entry)
+            self._data(content, status.st_size)
+        else:
+            self._sparse(entry, content, status.st_size, extents)
+        self._zeros(-entry.size % _BLOCK)
+
+    def _sparse(
+        self, entry: tarfile.TarInfo, content: BinaryIO, size: int, extents: Sequence[tuple[int, int]]
+    ) -> None:  # fmt: skip
+        """A map of the data, by its decimal numbers, stands before the data."""
+        numbers = [len(extents), *(number for extent in extents for number in extent)]
+        table = b"".join(b"%d\n" % number for number in numbers)
+        table += bytes(-len(table) % _BLOCK)
+        way, _, name = entry.name.rpartition("/")
+        entry.pax_headers = {
+            **entry.pax_headers, "GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": entry.name,
+            "GNU.sparse.realsize": str(size),
+        }  # fmt: skip
+        entry.name = f"{way or '.'}/GNUSparseFile.0/{name}"
+        entry.size = len(table) + sum(length for _, length in extents)
         self._write_header(entry)
+        self._out.write(table)
+        for start, length in extents:
+            content.seek(start)
+            self._data(content, length)
+
+    def _data(self, content: BinaryIO, size: int) -> None:
+        """As much of the file as was said, whatever has become of it."""
+        left = size
         while left and (data := content.read(min(left, _CHUNK))):
             self._out.write(data)
             left -= len(data)
-        left += -entry.size % _BLOCK
+        self._zeros(left)
+
+    def _zeros(self, left: int) -> None:
         while left:
             self._out.write(bytes(min(left, _CHUNK)))
             left -= min(left, _CHUNK)
@@ -170,7 +217,29 @@ class _Writer:
         self._out.write(bytes(2 * _BLOCK))
 
 
-def _entry(directory: int, name: str, path: str, kind: bytes, status: os.stat_result) -> tarfile.TarInfo:
+def _extents(content: BinaryIO, status: os.stat_result) -> list[tuple[int, int]] | None:
+    """Where a file has data, if it has holes, and not too many for who reads the archive."""
+    if status.st_blocks * _BLOCK >= status.st_size:
+        return None
+    found: list[tuple[int, int]] = []
+    end, file = 0, content.fileno()
+    with contextlib.suppress(OSError):  # ENXIO: nothing but a hole from there on.
+        while end < status.st_size and len(found) <= _MOST_EXTENTS:
+            start = os.lseek(file, end, os.SEEK_DATA)
+            end = min(os.lseek(file, start, os.SEEK_HOLE), status.st_size)
+            if start < end:
+                found.append((start, end - start))
+    os.lseek(file, 0, os.SEEK_SET)
+    if len(found) > _MOST_EXTENTS or found == [(0, status.st_size)]:
+        return None
+    if not found or sum(found[-1]) < status.st_size:
+        found.append((status.st_size, 0))  # GNU tar's own writes this, and its reader takes the size from it.
+    return found
+
+
+def _entry(
+    directory: int, name: str, path: str, kind: bytes, status: os.stat_result, overlay: bool = False
+) -> tarfile.TarInfo:  # fmt: skip
     entry = tarfile.TarInfo(path)
     entry.type, entry.mode = kind, stat.S_IMODE(status.st_mode)
     entry.uid, entry.gid = status.st_uid, status.st_gid
@@ -188,7 +257,7 @@ def _entry(directory: int, name: str, path: str, kind: bytes, status: os.stat_re
     place = f"/proc/self/fd/{directory}/{name}"
     with contextlib.suppress(OSError):
         for attribute in sorted(os.listxattr(place, follow_symlinks=False)):
-            if not attribute.startswith(_OVERLAY):
+            if overlay or not attribute.startswith(_OVERLAY):
                 value = os.getxattr(place, attribute, follow_symlinks=False)
                 headers[_XATTR + attribute] = value.decode("utf-8", "surrogateescape")
     entry.pax_headers = headers

@@ -19,14 +19,15 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
 from sampan.core.metadata import Metadata
 from sampan.engine import local_driver
-from sampan.errors import Conflict, InvalidArgument, NotFound, ResourceExhausted
+from sampan.errors import Conflict, InvalidArgument, NotFound, ResourceExhausted, Unsupported
+from sampan.linux.fs import exchange
 from sampan.linux.mount import is_mounted
 from sampan.linux.trees import remove_tree, tree_size
 
@@ -39,6 +40,8 @@ _SCHEMA = (
 )
 _OPTIONS = ("ALTER TABLE volume ADD COLUMN options BLOB",)
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_COMING = ".import-"
+"""What a directory that is being filled from an archive begins with."""
 _GOING = ".removed-"
 """What a directory that is being removed begins with; no name of a volume can begin with a dot."""
 
@@ -87,6 +90,7 @@ class Volumes:
         self._volumes: dict[str, Volume] = {}
         self._held: dict[str, set[str]] = {}
         self._mounting: dict[str, threading.Lock] = {}
+        self._restoring: set[str] = set()
         with metadata.transaction() as cursor:
             rows = cursor.execute("SELECT name, created, labels, options FROM volume").fetchall()
         for name, created, labels, options in rows:
@@ -100,6 +104,9 @@ class Volumes:
                 self._forget(entry.removeprefix(_GOING))
                 with contextlib.suppress(OSError):
                     local_driver.unmount(f"{self._root}/{entry}/_data")
+                    remove_tree(f"{self._root}/{entry}")
+            elif entry.startswith(_COMING):
+                with contextlib.suppress(OSError):
                     remove_tree(f"{self._root}/{entry}")
             elif entry not in self._volumes and _NAME.fullmatch(entry):
                 # A creation that was interrupted left nothing inside; data without a row is a volume, as with Docker.
@@ -199,10 +206,12 @@ class Volumes:
             self._held.setdefault(name, set()).add(user)
 
     def use(self, name: str, user: str) -> Volume:
-        """Hold the volume and mount what its options say, if nobody has yet. Raises NotFound, Internal; then it is not
-        held."""
+        """Hold the volume and mount what its options say, if nobody has yet. Raises NotFound, Conflict (it is being
+        restored), Internal; then it is not held."""
         with self._lock:
             volume = self.get(name)
+            if name in self._restoring:
+                raise Conflict(f"volume {name} is being restored from an archive")
             self.hold(name, user)
         if volume.mounted_on_use:
             try:
@@ -232,6 +241,33 @@ class Volumes:
                 volume = self._volumes.get(name)
             if volume is not None and volume.mounted_on_use:
                 self._unmount_unheld(volume)
+
+    @contextlib.contextmanager
+    def restored(self, name: str) -> Iterator[str]:
+        """An empty directory, whose content becomes the volume's at the end, as a whole; if it fails, or the engine is
+        killed, the volume is as it was. Nobody uses it meanwhile. Raises NotFound, Conflict, Unsupported."""
+        with self._lock:
+            volume = self.get(name)
+            if volume.mounted_on_use:
+                raise Unsupported(f"import {name}: what is mounted by its options can't be replaced")
+            if users := sorted(self._held.get(name, ())):
+                raise Conflict(f"import {name}: volume is in use - [{', '.join(users)}]")
+            self._restoring.add(name)
+            self.hold(name, "import")
+        coming = f"{self._root}/{_COMING}{name}"
+        try:
+            remove_tree(coming)
+            os.mkdir(coming, 0o700)
+            yield coming
+            exchange(coming, volume.mountpoint)
+        except OSError as error:
+            raise ResourceExhausted(f"import {name}: {(error.strerror or str(error)).lower()}") from error
+        finally:
+            with contextlib.suppress(OSError):
+                remove_tree(coming)
+            with self._lock:
+                self._restoring.discard(name)
+            self.let_go("import", (name,))
 
     def sweep(self) -> None:
         """Unmount what nobody holds: an engine was killed."""

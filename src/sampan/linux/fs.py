@@ -18,6 +18,8 @@ RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
 _RETRIES = 64
 
 
@@ -35,6 +37,11 @@ def openat2(directory: int, path: str, flags: int, mode: int = 0, resolve: int =
             if error.errno != errno.EAGAIN or attempt == _RETRIES - 1:
                 raise
     raise AssertionError("unreachable")
+
+
+def exchange(first: str, second: str) -> None:
+    """renameat2(2): two names of one file system change places, in one step."""
+    syscall("renameat2", _AT_FDCWD, encode(first), _AT_FDCWD, encode(second), _RENAME_EXCHANGE, path=first)
 
 
 def open_in_root(root: int, path: str, flags: int = os.O_PATH, mode: int = 0) -> int:

@@ -11,8 +11,14 @@ import os
 libc = ctypes.CDLL(None, use_errno=True)
 
 # Since Linux 5.1 new calls have one number on every architecture; older ones differ.
-_X86_64 = {"pivot_root": 155, "capget": 125, "capset": 126, "seccomp": 317, "keyctl": 250, "bpf": 321, "unshare": 272}
-_AARCH64 = {"pivot_root": 41, "capget": 90, "capset": 91, "seccomp": 277, "keyctl": 219, "bpf": 280, "unshare": 97}
+_X86_64 = {
+    "pivot_root": 155, "capget": 125, "capset": 126, "seccomp": 317, "keyctl": 250, "bpf": 321, "unshare": 272,
+    "renameat2": 316,
+}  # fmt: skip
+_AARCH64 = {
+    "pivot_root": 41, "capget": 90, "capset": 91, "seccomp": 277, "keyctl": 219, "bpf": 280, "unshare": 97,
+    "renameat2": 276,
+}  # fmt: skip
 _COMMON = {
     "pidfd_send_signal": 424, "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432,
     "pidfd_open": 434, "clone3": 435, "close_range": 436, "openat2": 437, "pidfd_getfd": 438, "mount_setattr": 442,

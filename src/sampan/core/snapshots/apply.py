@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterator
 
 from sampan.core.snapshots.intake import intake
-from sampan.core.snapshots.tarwalk import Entry, Readable, TarWalk, invalid
+from sampan.core.snapshots.tarwalk import Entry, Readable, TarWalk, corrupt, invalid
 from sampan.core.snapshots.tree import FT_BLOCK, FT_FIFO, FT_REGULAR, FT_SYMLINK, Attributes, Directory, Tree
 from sampan.errors import ResourceExhausted
 from sampan.linux.fs import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, of_descriptor, openat2
@@ -28,8 +28,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _OPAQUE = (b"trusted.overlay.opaque", b"y")
 
 
-def apply_layer(stream: Readable, directory: str) -> tuple[int, Digest]:
+def apply_layer(stream: Readable, directory: str, *, literal: bool = False) -> tuple[int, Digest]:
     """Apply an uncompressed tar into an existing directory; returns the bytes of file data and the stream's digest.
+    `literal`: as of `Tree`; the archive's end must be marked, too.
 
     Raises DataCorrupt (truncated, no tar), InvalidArgument (an entry that leads out of the layer), ResourceExhausted.
     """
@@ -39,9 +40,11 @@ def apply_layer(stream: Readable, directory: str) -> tuple[int, Digest]:
             walk = TarWalk(source)
             body = _Unpacked(root, walk)
             try:
-                tree = Tree(body)
+                tree = Tree(body, literal=literal)
                 for entry in walk:
                     tree.add(entry)
+                if literal and not walk.whole:
+                    raise corrupt("the archive's end is missing")
                 body.finish(tree.root)
             finally:
                 body.close()

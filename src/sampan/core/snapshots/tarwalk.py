@@ -103,6 +103,8 @@ class TarWalk:
         self._unread = 0
         """The same without the padding."""
         self._max_entries = max_entries
+        self.whole = False
+        """The archive's end was marked, and not just where the stream ended."""
         self._globals: dict[bytes, bytes] = {}
         self._numbers: dict[bytes, int] = {}
 
@@ -179,6 +181,7 @@ class TarWalk:
                     raise corrupt("a header without its entry")
                 if block and self._block() not in (_ZERO, b""):
                     raise corrupt("invalid tar header")
+                self.whole = bool(block)
                 return
             if len(block) != BLOCK:
                 raise corrupt("unexpected EOF")

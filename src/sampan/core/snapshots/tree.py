@@ -33,6 +33,7 @@ WHITEOUT = FT_CHARACTER
 """The token of every whiteout: number 0."""
 
 _WHITEOUT = b".wh."
+_OVERLAY = (b"trusted.overlay.", b"user.overlay.")
 _OPAQUE = b".wh..wh..opq"
 _AUFS = b".wh..wh."
 _LONGEST_NAME = 255
@@ -83,13 +84,15 @@ class Body(Protocol):
 class Tree:
     """Raises InvalidArgument for what can't be in a layer."""
 
-    def __init__(self, body: Body, *, max_nodes: int = MAX_ENTRIES) -> None:
+    def __init__(self, body: Body, *, max_nodes: int = MAX_ENTRIES, literal: bool = False) -> None:
+        """`literal`: the archive is no layer. What would be a whiteout is a file, overlayfs's attributes are any."""
         self.root = Directory(b"", None)
         self.size = 0
         """Bytes of file data."""
         self._body = body
         self._nodes = 0
         self._max_nodes = max_nodes
+        self._literal = literal
         self._known: dict[bytes, Directory] = {}
         """Where paths as they are spelled lead to, links followed."""
         self._targets: dict[int, bytes] = {}
@@ -101,7 +104,7 @@ class Tree:
             self._weigh(entry)
         if not path:
             if entry.kind == DIRECTORY:
-                _describe(self.root, entry)
+                self._describe(self.root, entry)
             return
         head, _, name = path.rpartition(b"/")
         parent = self._known.get(head)
@@ -109,7 +112,7 @@ class Tree:
             parent = self._directory(head)
         if len(name) > _LONGEST_NAME or len(parent.path) + len(name) >= _LONGEST_PATH:
             raise invalid(f"a name of {len(path)} bytes: file name too long")
-        if name.startswith(_WHITEOUT):
+        if name.startswith(_WHITEOUT) and not self._literal:
             self._add_whiteout(parent, name)
             return
         present = parent.children.get(name)
@@ -117,7 +120,7 @@ class Tree:
         if kind == DIRECTORY:
             if not isinstance(present, Directory):
                 present = self._make(parent, name, present)
-            _describe(present, entry)
+            self._describe(present, entry)
         elif kind == HARD_LINK:
             self._add_link(parent, name, entry, present)
         else:
@@ -127,13 +130,19 @@ class Tree:
             check_entry(entry)
             if present is not None:
                 self._remove(parent, name, present)
-            xattrs = usable(entry, kind_number) if entry.xattrs else ()
+            xattrs = usable(entry, kind_number, overlay=self._literal) if entry.xattrs else ()
             token = self._body.make_file(parent, name, entry, xattrs, kind_number)
             if kind == SYMLINK:
                 self._targets[token] = entry.target
             else:
                 self.size += entry.size
             parent.children[name] = token
+
+    def _describe(self, directory: Directory, entry: Entry) -> None:
+        check_entry(entry)
+        directory.mode, directory.uid, directory.gid = entry.mode & 0o7777, entry.uid, entry.gid
+        directory.mtime = entry.mtime
+        directory.xattrs = usable(entry, FT_DIRECTORY, overlay=self._literal) if entry.xattrs else ()
 
     def _weigh(self, entry: Entry) -> None:
         self._extents += len(entry.extents or ())
@@ -255,18 +264,15 @@ def check_entry(entry: Entry) -> None:
         raise invalid(f"{shown(entry.name)}: an invalid device number")
 
 
-def _describe(directory: Directory, entry: Entry) -> None:
-    check_entry(entry)
-    directory.mode, directory.uid, directory.gid = entry.mode & 0o7777, entry.uid, entry.gid
-    directory.mtime = entry.mtime
-    directory.xattrs = usable(entry, FT_DIRECTORY) if entry.xattrs else ()
-
-
-def usable(entry: Entry, kind: int) -> Attributes:
+def usable(entry: Entry, kind: int, *, overlay: bool = False) -> Attributes:
     """The attributes that a file of this kind can have. The others are left out, as by a file system that has not got
-    them; so are overlayfs's own: the layer's meaning for it is ours to say."""
+    them; so are overlayfs's own, unless `overlay`: the layer's meaning for it is ours to say."""
     assert entry.xattrs is not None
-    result = tuple((name, value) for name, value in sorted(entry.xattrs.items()) if _is_usable(name, value, kind))
+    result = tuple(
+        (name, value)
+        for name, value in sorted(entry.xattrs.items())
+        if _is_usable(name, value, kind) and (overlay or not name.startswith(_OVERLAY))
+    )
     if sum(len(name) + len(value) + 8 for name, value in result) > _LONGEST_ATTRIBUTES:
         raise invalid(f"{shown(entry.name)}: its attributes are too long")
     return result
@@ -277,9 +283,9 @@ def _is_usable(name: bytes, value: bytes, kind: int) -> bool:
     if not rest or len(name) > _LONGEST_NAME or b"\0" in name or len(value) > 0xFFFF:
         return False
     if space == b"user":
-        return kind in (FT_REGULAR, FT_DIRECTORY) and not rest.startswith(b"overlay.")
+        return kind in (FT_REGULAR, FT_DIRECTORY)
     if space == b"trusted":
-        return not rest.startswith(b"overlay.")
+        return True
     if space == b"security":
         # The kernel refuses to keep a capability that it can't read.
         return rest != b"capability" or (kind == FT_REGULAR and len(value) in (12, 20, 24))

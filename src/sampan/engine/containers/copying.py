@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import posixpath
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sampan.engine.blocking import run_blocking
+from sampan.engine.containers import sources
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.record import MountPoint
 from sampan.errors import Conflict, Forbidden
@@ -44,6 +45,7 @@ async def place(engine: Engine, container: Container, path: str, *, write: bool 
     # What is mounted to be looked at must not meet a start or a removal.
     async with container.lock:
         await container.unmounted.wait()
+        await container.given_back.wait()
         if container.task is not None or not engine.containers.has(container):
             raise Conflict(f"container {container.id} has just changed its state")
         snapshots = engine.core.snapshots
@@ -53,18 +55,32 @@ async def place(engine: Engine, container: Container, path: str, *, write: bool 
         try:
             if write:
                 await run_blocking(_check_writable, container, root, path)
-            found, inside = await run_blocking(_mount_of, container, root, path)
-            if found is None:
-                yield Place(root, path)
-            else:
-                source = os.open(found.source, _ROOT)
-                try:
-                    yield Place(source, inside)
-                finally:
-                    os.close(source)
+            async with _sources(engine, container) as points:
+                found, inside = await run_blocking(_mount_of, points, root, path)
+                if found is None:
+                    yield Place(root, path)
+                else:
+                    source = os.open(found.source, _ROOT)
+                    try:
+                        yield Place(source, inside)
+                    finally:
+                        os.close(source)
         finally:
             os.close(root)
             await run_blocking(snapshots.unmount, container.id)
+
+
+@contextlib.asynccontextmanager
+async def _sources(engine: Engine, container: Container) -> AsyncIterator[Sequence[MountPoint]]:
+    """The mounts of a stopped container, as they are while it runs."""
+    if not sources.block(engine, container.record.mounts):
+        yield container.record.mounts
+        return
+    taken = await run_blocking(sources.take, engine, container.record)
+    try:
+        yield taken
+    finally:
+        await run_blocking(sources.give_back, engine, container.record)
 
 
 async def _running_root(container: Container) -> int:
@@ -84,12 +100,12 @@ async def _running_root(container: Container) -> int:
     return root
 
 
-def _mount_of(container: Container, root: int, path: str) -> tuple[MountPoint | None, str]:
+def _mount_of(points: Sequence[MountPoint], root: int, path: str) -> tuple[MountPoint | None, str]:
     """The mount that a path of a stopped container lies in, and the path from there. A trailing `/.` stays."""
     whole = _resolved(root, path)
     tail = path[len(path.rstrip("/.")) :] if path.endswith(("/", "/.")) else ""
-    for point in sorted(container.record.mounts, key=lambda each: -len(each.destination)):
-        inside = point.type in ("bind", "volume") and f"{whole}/".startswith(f"{point.destination}/")
+    for point in sorted(points, key=lambda each: -len(each.destination)):
+        inside = point.type != "tmpfs" and f"{whole}/".startswith(f"{point.destination}/")
         if inside and os.path.isdir(point.source):
             return point, (whole.removeprefix(point.destination) or "/") + tail
     return None, path

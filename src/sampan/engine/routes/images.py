@@ -173,7 +173,8 @@ class ImageRoutes:
         """The containers of each image, as things stand now."""
         users: dict[str, list[tuple[str, bool]]] = {}
         for each in self._engine.containers.all():
-            users.setdefault(each.record.image, []).append((each.id[:12], each.running))
+            for image in {each.record.image, *(point.image for point in each.record.mounts)}:
+                users.setdefault(image, []).append((each.id[:12], each.running))
         return lambda image: users.get(image, ())
 
     def _told(self, removed: Sequence[Removed]) -> Sequence[api.DeleteItem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 
@@ -9,12 +10,16 @@ import msgspec
 from aiohttp import web
 
 from sampan.api import volumes as api
+from sampan.core.compression import decompressed
+from sampan.core.snapshots.apply import apply_layer
+from sampan.core.trees import write_all
 from sampan.engine.blocking import run_blocking
 from sampan.engine.http.filters import boolean_filter, known_filters, labels_match
 from sampan.engine.http.request import Request, json_response
-from sampan.engine.http.router import RouteDef
+from sampan.engine.http.router import HEADERS, RouteDef
 from sampan.engine.services import Engine
 from sampan.engine.timestamps import rfc3339_seconds
+from sampan.engine.transfers import receive, send
 from sampan.engine.volumes import Volume
 from sampan.errors import Unsupported
 
@@ -85,6 +90,37 @@ class VolumeRoutes:
         await run_blocking(self._engine.volumes.remove, request.match_info["name"], force=request.flag("force"))
         return web.Response(status=204)
 
+    async def export(self, request: Request) -> web.StreamResponse:
+        """All that is in it as a tar, with owners, attributes, holes and hard links. Podman's, as `load` is."""
+        name, volumes = request.match_info["name"], self._engine.volumes
+        user = f"export-{os.urandom(6).hex()}"
+        volume = await run_blocking(volumes.use, name, user)
+        try:
+            root = os.open(volume.mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                response = web.StreamResponse(headers={**HEADERS, "Content-Type": "application/x-tar"})
+                await response.prepare(request)
+                await send(lambda stream: write_all(root, stream), response.write)
+            finally:
+                os.close(root)
+        finally:
+            await run_blocking(volumes.let_go, user, (name,))
+        return response
+
+    async def load(self, request: Request) -> web.Response:
+        """What a tar has takes the place of all that is in the volume; or nothing has changed."""
+        restoring = self._engine.volumes.restored(request.match_info["name"])
+        directory = await run_blocking(restoring.__enter__)
+        try:
+            await receive(request.chunks(), lambda stream: apply_layer(decompressed(stream), directory, literal=True))
+        except BaseException as error:
+            # Also for a transfer that was cut where the archive could have ended.
+            if not await run_blocking(restoring.__exit__, type(error), error, error.__traceback__):
+                raise
+        else:
+            await run_blocking(restoring.__exit__, None, None, None)
+        return web.Response(status=204)
+
     async def prune(self, request: Request) -> web.Response:
         """The anonymous ones that no container names; with `all` (and for clients before API 1.42) named ones too."""
         filters = known_filters(request.filters(), _PRUNE_FILTERS)
@@ -103,6 +139,8 @@ def routes(engine: Engine) -> list[RouteDef]:
         RouteDef("GET", "/volumes", on.list),
         RouteDef("POST", "/volumes/create", on.create),
         RouteDef("POST", "/volumes/prune", on.prune),
+        RouteDef("GET", "/volumes/{name}/export", on.export),
+        RouteDef("POST", "/volumes/{name}/import", on.load),
         RouteDef("GET", "/volumes/{name}", on.inspect),
         RouteDef("DELETE", "/volumes/{name}", on.remove),
     ]
