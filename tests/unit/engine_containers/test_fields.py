@@ -41,7 +41,7 @@ FIELDS: dict[type[msgspec.Struct], dict[str, Any]] = {
     api.HostConfig: {
         "Binds": HONOURED, "ContainerIDFile": SHOWN, "LogConfig": HONOURED, "NetworkMode": HONOURED,
         "PortBindings": HONOURED, "RestartPolicy": HONOURED, "AutoRemove": HONOURED,
-        "VolumeDriver": ("nope", "--volume-driver nope is not supported"), "VolumesFrom": HONOURED,
+        "VolumeDriver": HONOURED, "VolumesFrom": HONOURED,
         "ConsoleSize": HONOURED, "Annotations": HONOURED, "CapAdd": HONOURED, "CapDrop": HONOURED,
         "CgroupnsMode": HONOURED, "Dns": HONOURED, "DnsOptions": HONOURED, "DnsSearch": HONOURED,
         "ExtraHosts": HONOURED, "GroupAdd": HONOURED, "IpcMode": HONOURED, "Cgroup": ("container:x", "Cgroup is not"),
