@@ -37,6 +37,12 @@ def _erofs_utils() -> bool:
     return version is not None and (int(version[1]), int(version[2])) >= (1, 8)
 
 
+def postgresql() -> str:
+    """The directory of the server's programs, which Debian puts on nobody's PATH; empty if there is none."""
+    found = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[4]))
+    return str(found[-1].parent) if found else ""
+
+
 NEEDS: dict[str, Callable[[], bool]] = {
     "root": lambda: os.geteuid() == 0,
     "overlay": lambda: _file_system("overlay"),
@@ -49,6 +55,7 @@ NEEDS: dict[str, Callable[[], bool]] = {
     "bridge": lambda: _netlink(socket.NETLINK_ROUTE),
     "veth": lambda: _netlink(socket.NETLINK_ROUTE),
     "nftables": lambda: _netlink(12),  # NETLINK_NETFILTER
+    "postgresql": lambda: bool(postgresql()),
     "seccomp": lambda: os.path.exists("/proc/sys/kernel/seccomp/actions_avail"),
 }
 """What a test can ask for by name; `program:NAME` asks for a command on the PATH, `module:NAME` for a Python module,
