@@ -12,7 +12,14 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 
+import hypothesis
 import pytest
+
+# How long an example takes says how busy the machine is, and nothing about the code.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)  # fmt: skip
+hypothesis.settings.load_profile("patient")
 
 
 def _file_system(name: str) -> bool:

@@ -167,3 +167,8 @@ def add_format(parser: Parser) -> None:
 def truth(text: str) -> bool:
     """The value of a flag that is true or false."""
     return text.lower() not in ("false", "0", "no")
+
+
+def pairs(given: list[str]) -> dict[str, str]:
+    """`NAME=VALUE` by name; a name alone has no value."""
+    return dict(each.partition("=")[::2] for each in given)

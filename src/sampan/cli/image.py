@@ -47,15 +47,10 @@ def _prune(words: list[str], context: Context) -> int:
     kind = "images without at least one container associated to them" if flags.all else "dangling images"
     if not confirmed(flags.force, f"This will remove all {kind}."):
         return 1
-    filters = {**parse_filters(flags.filter), "dangling": ["false" if flags.all else "true"]}
-    report = context.client.call("POST", "/images/prune", filters=filters)
-    if report.get("ImagesDeleted"):
-        print("Deleted Images:")
-    for line in report.get("ImagesDeleted") or ():
-        print(f"untagged: {line['Untagged']}" if line.get("Untagged") else f"deleted: {line['Deleted']}")
-    if report.get("ImagesDeleted"):
-        print()
-    print(f"Total reclaimed space: {size(report['SpaceReclaimed'], 4)}")
+    from sampan.cli.usage import prune_images
+
+    reclaimed = prune_images(context.client, parse_filters(flags.filter), everything=flags.all)
+    print(f"Total reclaimed space: {size(reclaimed, 4)}")
     return 0
 
 

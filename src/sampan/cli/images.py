@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 
 from sampan.cli.arguments import Parser, add_format, truth
 from sampan.cli.context import Context
+from sampan.cli.each import for_each
 from sampan.cli.filters import parse_filters
 from sampan.cli.listing import Row, print_rows
 from sampan.cli.table import ago, cut, short, size, when
 from sampan.client.client import Document
-from sampan.errors import NotFound, SampanError, Unsupported
+from sampan.errors import Unsupported
 
 FAILURE = 1
 _KEYS = ("Repository", "Tag", "ID", "CreatedSince", "Size")
@@ -132,17 +132,11 @@ def rows(image: Document, full: bool, by_digest: bool, *, counted: bool = False)
 
 
 def _remove(context: Context, flags: argparse.Namespace) -> int:
-    status = 0
-    for image in flags.images:
-        try:
-            for line in context.client.call("DELETE", f"/images/{image}", force=flags.force, noprune=flags.no_prune):
-                print(f"Untagged: {line['Untagged']}" if line.get("Untagged") else f"Deleted: {line['Deleted']}")
-        except SampanError as error:
-            if flags.force and isinstance(error, NotFound):
-                continue
-            print(f"sampan: {error.message}", file=sys.stderr)
-            status = 1
-    return status
+    def remove(image: str) -> None:
+        for line in context.client.call("DELETE", f"/images/{image}", force=flags.force, noprune=flags.no_prune):
+            print(f"Untagged: {line['Untagged']}" if line.get("Untagged") else f"Deleted: {line['Deleted']}")
+
+    return for_each(flags.images, remove, missing_is_fine=flags.force)
 
 
 def _history(context: Context, flags: argparse.Namespace) -> int:

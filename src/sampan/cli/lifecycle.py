@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 
 from sampan.cli.arguments import Parser
 from sampan.cli.context import Context
+from sampan.cli.each import for_each
 from sampan.client.client import Client
-from sampan.errors import NotFound, NotModified, SampanError
+from sampan.errors import NotModified
 
 FAILURE = 1
 _TEXTS = {
@@ -49,16 +49,10 @@ def main(name: str, words: list[str], context: Context) -> int:
     if name == "rename":
         client.call("POST", f"/containers/{flags.container}/rename", name=flags.new_name)
         return 0
-    status = 0
-    for container in flags.containers:
-        try:
-            print(_do(client, name, container, flags))
-        except SampanError as error:
-            if name == "rm" and flags.force and isinstance(error, NotFound):
-                continue
-            print(f"sampan: {error.message}", file=sys.stderr)
-            status = 1
-    return status
+    return for_each(
+        flags.containers, lambda container: print(_do(client, name, container, flags)),
+        missing_is_fine=name == "rm" and flags.force,
+    )  # fmt: skip
 
 
 def _do(client: Client, name: str, container: str, flags: argparse.Namespace) -> str:

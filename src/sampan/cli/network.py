@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
-from sampan.cli.arguments import Parser, add_format
+from sampan.cli.arguments import Parser, add_format, pairs
 from sampan.cli.context import Context
+from sampan.cli.each import for_each
 from sampan.cli.filters import parse_filters
 from sampan.cli.groups import Command, run_group
 from sampan.cli.image import confirmed
@@ -13,7 +12,7 @@ from sampan.cli.inspect import group_command
 from sampan.cli.listing import Row, joined_labels, labels_method, print_rows
 from sampan.cli.table import moment_shown, natural, short
 from sampan.client.client import Document
-from sampan.errors import InvalidArgument, NotFound, SampanError
+from sampan.errors import InvalidArgument
 
 FAILURE = 1
 
@@ -74,7 +73,7 @@ def _create(words: list[str], context: Context) -> int:
     flags = made.parse_args(words)
     config = {
         "Subnet": flags.subnet, "IPRange": flags.ip_range, "Gateway": flags.gateway,
-        "AuxiliaryAddresses": _pairs(flags.aux_address),
+        "AuxiliaryAddresses": pairs(flags.aux_address),
     }  # fmt: skip
     config = {name: value for name, value in config.items() if value}
     if config and not flags.subnet:
@@ -83,15 +82,11 @@ def _create(words: list[str], context: Context) -> int:
         "POST", "/networks/create",
         {
             "Name": flags.name, "Driver": flags.driver, "Internal": flags.internal, "Attachable": flags.attachable,
-            "IPAM": {"Config": [config] if config else []}, "Labels": _pairs(flags.label), "Options": _pairs(flags.opt),
+            "IPAM": {"Config": [config] if config else []}, "Labels": pairs(flags.label), "Options": pairs(flags.opt),
         },
     )  # fmt: skip
     print(made_network["Id"])
     return 0
-
-
-def _pairs(given: list[str]) -> dict[str, str]:
-    return dict(each.partition("=")[::2] for each in given)
 
 
 def _remove(words: list[str], context: Context) -> int:
@@ -100,19 +95,11 @@ def _remove(words: list[str], context: Context) -> int:
     made.add_argument("names", nargs="+", metavar="NETWORK")
     flags = made.parse_args(words)
 
-    status = 0
-    for name in flags.names:
-        try:
-            context.client.call("DELETE", f"/networks/{name}")
-            print(name)
-        except NotFound as error:
-            if not flags.force:
-                print(f"sampan: {error.message}", file=sys.stderr)
-                status = 1
-        except SampanError as error:
-            print(f"sampan: {error.message}", file=sys.stderr)
-            status = 1
-    return status
+    def remove(name: str) -> None:
+        context.client.call("DELETE", f"/networks/{name}")
+        print(name)
+
+    return for_each(flags.names, remove, missing_is_fine=flags.force)
 
 
 def _connect(words: list[str], context: Context) -> int:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 
 from sampan.cli.arguments import Parser, add_sig_proxy
 from sampan.cli.context import Context
+from sampan.cli.each import for_each
 from sampan.client.client import Client, Document
-from sampan.errors import Conflict, InvalidArgument, NotModified, SampanError
+from sampan.errors import Conflict, InvalidArgument, NotModified
 
 FAILURE = 1
 
@@ -43,16 +43,13 @@ def main(name: str, words: list[str], context: Context) -> int:
             raise InvalidArgument("you cannot start and attach multiple containers at once")
         inspected = client.call("GET", f"/containers/{flags.containers[0]}/json")
         return _attach(client, inspected, flags, stdin=flags.interactive, start=True)
-    status = 0
-    for container in flags.containers:
-        try:
-            with contextlib.suppress(NotModified):
-                client.call("POST", f"/containers/{container}/start")
-            print(container)
-        except SampanError as error:
-            print(f"sampan: {error.message}", file=sys.stderr)
-            status = 1
-    return status
+
+    def start(container: str) -> None:
+        with contextlib.suppress(NotModified):
+            client.call("POST", f"/containers/{container}/start")
+        print(container)
+
+    return for_each(flags.containers, start)
 
 
 def _attach(client: Client, inspected: Document, flags: argparse.Namespace, *, stdin: bool, start: bool) -> int:

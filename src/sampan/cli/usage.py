@@ -11,7 +11,7 @@ from sampan.cli.image import confirmed
 from sampan.cli.images import rows
 from sampan.cli.listing import Row, print_rows
 from sampan.cli.table import ago, short, size, table
-from sampan.client.client import Document
+from sampan.client.client import Client, Document
 from sampan.errors import InvalidArgument
 
 FAILURE = 1
@@ -190,7 +190,8 @@ def prune(words: list[str], context: Context) -> int:
     filters = parse_filters(flags.filter)
     if flags.volumes and "until" in filters:
         raise InvalidArgument('ERROR: The "until" filter is not supported with "--volumes"')
-    kinds = ["all stopped containers", "unused images" if flags.all else "dangling images"]
+    kinds = ["all stopped containers", "all networks not used by at least one container"]
+    kinds += ["unused images" if flags.all else "dangling images"]
     kinds += ["anonymous volumes not used by at least one container"] if flags.volumes else []
     if not confirmed(flags.force, f"This will remove: {', '.join(kinds)}."):
         return 1
@@ -199,20 +200,26 @@ def prune(words: list[str], context: Context) -> int:
     report = client.call("POST", "/containers/prune", filters=filters)
     _deleted("Deleted Containers:", report["ContainersDeleted"])
     total += report["SpaceReclaimed"]
+    _deleted("Deleted Networks:", client.call("POST", "/networks/prune", filters=filters)["NetworksDeleted"])
     if flags.volumes:
         report = client.call("POST", "/volumes/prune", filters=filters)
         _deleted("Deleted Volumes:", report["VolumesDeleted"])
         total += report["SpaceReclaimed"]
-    report = client.call(
-        "POST", "/images/prune", filters={**filters, "dangling": ["false" if flags.all else "true"]}
-    )  # fmt: skip
+    total += prune_images(client, filters, everything=flags.all)
+    print(f"Total reclaimed space: {size(total, 4)}")
+    return 0
+
+
+def prune_images(client: Client, filters: dict[str, list[str]], *, everything: bool) -> int:
+    """Tell what has been removed; the bytes that it took. `everything`: those that have a name too."""
+    filters = {**filters, "dangling": ["false" if everything else "true"]}
+    report = client.call("POST", "/images/prune", filters=filters)
     lines = [
         f"untagged: {line['Untagged']}" if line.get("Untagged") else f"deleted: {line['Deleted']}"
         for line in report["ImagesDeleted"] or ()
     ]
     _deleted("Deleted Images:", lines)
-    print(f"Total reclaimed space: {size(total + report['SpaceReclaimed'], 4)}")
-    return 0
+    return int(report["SpaceReclaimed"])
 
 
 def _deleted(title: str, names: list[str] | None) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
-from sampan.cli.arguments import Parser, add_format
+from sampan.cli.arguments import Parser, add_format, pairs
 from sampan.cli.context import Context
+from sampan.cli.each import for_each
 from sampan.cli.filters import parse_filters
 from sampan.cli.groups import Command, run_group
 from sampan.cli.image import confirmed
@@ -14,7 +13,6 @@ from sampan.cli.listing import Row, joined_labels, labels_method, print_rows
 from sampan.cli.table import natural, size
 from sampan.cli.transfer import opened, pieces, written
 from sampan.client.client import Document
-from sampan.errors import SampanError
 
 FAILURE = 1
 
@@ -36,22 +34,22 @@ def _list(words: list[str], context: Context) -> int:
     found = context.client.call("GET", "/volumes", filters=parse_filters(flags.filter))["Volumes"] or []
     found.sort(key=lambda each: natural(each["Name"]))
     if flags.quiet and template in ("", "table"):
-        for each in found:
-            print(each["Name"])
+        for volume in found:
+            print(volume["Name"])
         return 0
     print_rows(list(map(_row, found)), _TITLES, ("Driver", "Name"), template, raw=_RAW)
     return 0
 
 
-def _row(each: Document) -> Row:
-    usage = each.get("UsageData")
+def _row(volume: Document) -> Row:
+    usage = volume.get("UsageData")
     return Row(
-        Driver=each["Driver"],
-        Name=each["Name"],
-        Scope=each["Scope"],
-        Mountpoint=each["Mountpoint"],
-        Labels=joined_labels(each.get("Labels")),
-        Label=labels_method(each.get("Labels")),
+        Driver=volume["Driver"],
+        Name=volume["Name"],
+        Scope=volume["Scope"],
+        Mountpoint=volume["Mountpoint"],
+        Labels=joined_labels(volume.get("Labels")),
+        Label=labels_method(volume.get("Labels")),
         Links=str(usage["RefCount"]) if usage else "N/A",
         Size=size(usage["Size"], 4) if usage else "N/A",
         # A cluster's volumes have these, and there are none.
@@ -70,8 +68,8 @@ def _create(words: list[str], context: Context) -> int:
         "POST", "/volumes/create",
         {
             "Name": flags.name, "Driver": flags.driver,
-            "Labels": dict(each.partition("=")[::2] for each in flags.label),
-            "DriverOpts": dict(each.partition("=")[::2] for each in flags.opt),
+            # Without a word about them there are none: an empty set is another thing.
+            "Labels": pairs(flags.label) or None, "DriverOpts": pairs(flags.opt) or None,
         },
     )  # fmt: skip
     print(volume["Name"])
@@ -83,27 +81,28 @@ def _remove(words: list[str], context: Context) -> int:
     made.add_argument("-f", "--force", action="store_true", help="no error if it is not there")
     made.add_argument("names", nargs="+", metavar="VOLUME")
     flags = made.parse_args(words)
-    status = 0
-    for each in flags.names:
-        try:
-            context.client.call("DELETE", f"/volumes/{each}", force=flags.force)
-            print(each)
-        except SampanError as error:
-            print(f"sampan: {error.message}", file=sys.stderr)
-            status = 1
-    return status
+
+    def remove(name: str) -> None:
+        context.client.call("DELETE", f"/volumes/{name}", force=flags.force)
+        print(name)
+
+    return for_each(flags.names, remove)
 
 
 def _prune(words: list[str], context: Context) -> int:
     made = Parser("volume prune", "[OPTIONS]", "Remove unused volumes", 1)
     made.add_argument("-a", "--all", action="store_true", help="those that have a name too")
     made.add_argument("-f", "--force", action="store_true", help="do not ask")
+    made.add_argument("--filter", action="append", default=[], help="label=KEY[=VALUE], label!=…")
     flags = made.parse_args(words)
+    filters = parse_filters(flags.filter)
+    if flags.all:
+        filters["all"] = ["1"]
     if not confirmed(flags.force, "This will remove all volumes that no container uses."):
         return 1
-    report = context.client.call("POST", "/volumes/prune", filters={"all": ["1"]} if flags.all else {})
-    for each in report["VolumesDeleted"] or ():
-        print(each)
+    report = context.client.call("POST", "/volumes/prune", filters=filters)
+    for name in report["VolumesDeleted"] or ():
+        print(name)
     print(f"Total reclaimed space: {size(report['SpaceReclaimed'], 4)}")
     return 0
 
