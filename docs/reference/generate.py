@@ -11,10 +11,13 @@ import inspect
 import io
 import pathlib
 import re
+import subprocess
+import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stdout
 
+from sampan import client
 from sampan.cli import arguments
 from sampan.cli.__main__ import _OPTIONS, COMMANDS, run
 from sampan.cli.context import Context
@@ -146,6 +149,31 @@ def api_page() -> str:
     ])  # fmt: skip
 
 
+_WRITTEN_HERE = "transport.py"
+_SYNCHRONOUS = (
+    (r"\bAsync(Iterator|Docker)\b", r"\1"), (r"\basync (def|for|with)\b", r"\1"), (r"\bawait ", ""),
+    (r"__a(iter|next|enter|exit)__", r"__\1__"), (r"StopAsyncIteration", "StopIteration"),
+    (r"sampan\.client\.asynchronous", "sampan.client.synchronous"),
+)  # fmt: skip
+
+
+def synchronous() -> dict[str, str]:
+    """The modules of the synchronous client, from the asynchronous one's."""
+    source = pathlib.Path(client.__file__).parent / "asynchronous"
+    modules: dict[str, str] = {}
+    for path in sorted(source.glob("*.py")):
+        if path.name in ("__init__.py", _WRITTEN_HERE):
+            continue
+        text = path.read_text()
+        for pattern, by in _SYNCHRONOUS:
+            text = re.sub(pattern, by, text)
+        for command in (["check", "--select", "I", "--fix", "-q"], ["format", "-q"]):
+            words = [sys.executable, "-m", "ruff", *command, "--stdin-filename", str(path), "-"]
+            text = subprocess.run(words, input=text, capture_output=True, text=True, check=True).stdout
+        modules[path.name] = text
+    return modules
+
+
 def pages() -> dict[str, str]:
     """Each generated page's name and text."""
     return {"cli.md": cli_page(), "api.md": api_page()}
@@ -154,3 +182,5 @@ def pages() -> dict[str, str]:
 if __name__ == "__main__":
     for name, text in pages().items():
         (HERE / name).write_text(text)
+    for name, text in synchronous().items():
+        (pathlib.Path(client.__file__).parent / "synchronous" / name).write_text(text)

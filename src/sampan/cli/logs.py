@@ -7,7 +7,8 @@ import time
 from sampan.cli.arguments import Parser
 from sampan.cli.context import Context
 from sampan.cli.durations import parse_duration
-from sampan.cli.streams import Demultiplexer, write_all
+from sampan.cli.streams import write_all
+from sampan.client.frames import Demultiplexer
 
 FAILURE = 1
 

@@ -7,32 +7,15 @@ import os
 import select
 import signal
 import socket
-import struct
 import sys
 import termios
 import tty
 from collections.abc import Callable, Iterator
 
-_FRAME = struct.Struct(">BxxxL")
+from sampan.client.frames import Demultiplexer
+
 _CHUNK = 1 << 16
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-
-
-class Demultiplexer:
-    """Takes Docker's frames apart: an 8 byte header with the stream and the length before each piece."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """The pieces that are complete, with their streams (1 or 2)."""
-        self._buffer += data
-        while len(self._buffer) >= _FRAME.size:
-            stream, length = _FRAME.unpack_from(self._buffer)
-            if len(self._buffer) < _FRAME.size + length:
-                return
-            yield stream, bytes(self._buffer[_FRAME.size : _FRAME.size + length])
-            del self._buffer[: _FRAME.size + length]
 
 
 def write_all(descriptor: int, data: bytes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from sampan import errors
 from sampan.client.http import Host, Response, send
@@ -60,6 +60,7 @@ def _name_and_port(text: str) -> tuple[str, str]:
     return name, port
 
 
+_TOO_NEW = "is too new. Maximum supported API version is "
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
@@ -98,9 +99,9 @@ class Client:
         **query: object,
     ) -> Document:
         """One call whose answer is JSON (or empty: None), over the kept connection."""
-        response = self._exchange(self._kept(), method, path, document, body, headers, query)
-        data = response.read(head_only=method == "HEAD")
-        if response.headers.get("connection", "").lower() == "close":
+        response = self._exchange(self._kept, method, path, document, body, headers, query)
+        data = response.read()
+        if not response.head.keeps:
             self.close()
         if not data.strip():
             return None
@@ -117,12 +118,7 @@ class Client:
         **query: object,
     ) -> Response:
         """A call whose answer goes on: over a connection of its own."""
-        connection = self.host.connect()
-        try:
-            return self._exchange(connection, method, path, document, body, headers, query)
-        except BaseException:
-            connection.close()
-            raise
+        return self._exchange(self.host.connect, method, path, document, body, headers, query)
 
     def messages(self, method: str, path: str, document: Document = None, **more: Any) -> Iterator[Document]:
         """The JSON messages of a stream."""
@@ -143,10 +139,10 @@ class Client:
     def upgrade(self, path: str, document: Document = None, **query: object) -> tuple[socket.socket, bytes]:
         """A call that turns its connection into a stream (attach, exec)."""
         headers = {"Connection": "Upgrade", "Upgrade": "tcp"}
-        return self._exchange(self.host.connect(), "POST", path, document, None, headers, query).take()
+        return self._exchange(self.host.connect, "POST", path, document, None, headers, query).take()
 
     def _kept(self) -> socket.socket:
-        if self._connection is not None and _has_ended(self._connection):
+        if self._connection is not None and has_ended(self._connection):
             self.close()
         if self._connection is None:
             self._connection = self.host.connect()
@@ -154,7 +150,7 @@ class Client:
 
     def _exchange(
         self,
-        connection: socket.socket,
+        connect: Callable[[], socket.socket],
         method: str,
         path: str,
         document: Document,
@@ -166,16 +162,43 @@ class Client:
         if document is not None:
             body = json.dumps(document).encode()
             fields["Content-Type"] = "application/json"
-        target = self._prefix + path
         if parameters := query_string(query):
             # A path may come with parameters that stand more than once, which keywords can't.
-            target += "&" + parameters[1:] if "?" in path else parameters
-        send(connection, method, target, fields, body)
-        response = Response(connection)
-        if response.status >= 400 or response.status == 304:
-            data = response.read(head_only=method == "HEAD")
-            raise _KINDS.get(response.status, errors.Internal)(_message(data, response.status))
+            path += "&" + parameters[1:] if "?" in path else parameters
+        response, error = self._asked(connect, method, path, fields, body)
+        # An older engine says what it speaks. A body that came in pieces has gone, and cannot be sent again.
+        spoken = error.message.partition(_TOO_NEW)[2].strip() if error else ""
+        if spoken and (body is None or isinstance(body, bytes)):
+            self._prefix = f"/v{spoken}"
+            response, error = self._asked(connect, method, path, fields, body)
+        if error is not None:
+            raise error
         return response
+
+    def _asked(
+        self,
+        connect: Callable[[], socket.socket],
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        body: bytes | Iterable[bytes] | None,
+    ) -> tuple[Response, errors.SampanError | None]:
+        """The answer, and the error that it is; then nobody else's connection stays open."""
+        connection = connect()
+        kept = False
+        try:
+            send(connection, method, self._prefix + path, headers, body)
+            response = Response(connection, bodiless=method == "HEAD")
+            if response.status < 400 and response.status != 304:
+                kept = True
+                return response, None
+            error = failure(response.status, response.read())
+            kept = connection is self._connection and response.head.keeps
+            return response, error
+        finally:
+            if not kept:
+                connection.close()
+                self._connection = None if connection is self._connection else self._connection
 
     def close(self) -> None:
         if self._connection is not None:
@@ -183,7 +206,7 @@ class Client:
             self._connection = None
 
 
-def _has_ended(connection: socket.socket) -> bool:
+def has_ended(connection: socket.socket) -> bool:
     """Between two calls there is nothing else to read: the engine closes a connection that has long been idle."""
     try:
         connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
@@ -194,8 +217,10 @@ def _has_ended(connection: socket.socket) -> bool:
     return True
 
 
-def _message(data: bytes, status: int) -> str:
+def failure(status: int, data: bytes) -> errors.SampanError:
+    """The kind that stands behind a status, with what the engine says."""
     try:
-        return str(json.loads(data)["message"])
+        message = str(json.loads(data)["message"])
     except (ValueError, KeyError, TypeError):
-        return data.decode("utf-8", "replace").strip() or f"the engine answered {status}"
+        message = data.decode("utf-8", "replace").strip() or f"the engine answered {status}"
+    return _KINDS.get(status, errors.Internal)(message)

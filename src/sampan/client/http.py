@@ -94,29 +94,44 @@ class Host:
         return f"tcp://{address}:{self._tcp_port}"
 
 
-class Response:
-    """An answer whose body is read as it is wanted. `upgraded`: the connection is a stream now, for `take`."""
+class Head:
+    """An answer's first lines. `length`: of the body; None: to the connection's end. `keeps`: it can have another."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self._buffer = b""
-        head = self._head()
+    def __init__(self, head: bytes, *, bodiless: bool) -> None:
         lines = head.decode("latin-1").split("\r\n")
         try:
-            self.status = int(lines[0].split(" ", 2)[1])
-        except (IndexError, ValueError):
+            version, status = lines[0].split(" ", 2)[:2]
+            self.status = int(status)
+        except ValueError:
             raise Unavailable("the engine's answer is no HTTP") from None
         self.headers = {
             name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])
         }
-        self.upgraded = self.status == 101
-        self._chunked = "chunked" in self.headers.get("transfer-encoding", "").lower()
         length = self.headers.get("content-length")
-        self._left = int(length) if length is not None and length.isdigit() else None
-        if self.status in (204, 304):
-            self._left = 0
+        self.length = int(length) if length is not None and length.isdigit() else None
+        self.chunked = "chunked" in self.headers.get("transfer-encoding", "").lower()
+        if bodiless or self.status in (204, 304):
+            self.length, self.chunked = 0, False
+        ended = self.length is not None or self.chunked
+        closes = self.headers.get("connection", "").lower() == "close" or version == "HTTP/1.0"
+        self.keeps = ended and not closes and self.status != 101
 
-    def _head(self) -> bytes:
+
+class Response:
+    """An answer whose body is read as it is wanted. An upgraded one has a stream, for `take`.
+
+    `bodiless`: it answers a HEAD.
+    """
+
+    def __init__(self, connection: socket.socket, *, bodiless: bool = False) -> None:
+        self._connection = connection
+        self._buffer = b""
+        self.head = Head(self._read_head(), bodiless=bodiless)
+        self.status = self.head.status
+        self.headers = self.head.headers
+        self._left = self.head.length
+
+    def _read_head(self) -> bytes:
         while b"\r\n\r\n" not in self._buffer:
             if not self._fill() or len(self._buffer) > _MAX_HEAD:
                 raise Unavailable("the engine closed the connection")
@@ -133,7 +148,7 @@ class Response:
 
     def chunks(self) -> Iterator[bytes]:
         """The body, piece by piece, as it comes."""
-        if self._chunked:
+        if self.head.chunked:
             yield from self._chunked_body()
             return
         while self._left is None or self._left > 0:
@@ -169,9 +184,9 @@ class Response:
         line, _, self._buffer = self._buffer.partition(b"\r\n")
         return line
 
-    def read(self, *, head_only: bool = False) -> bytes:
+    def read(self) -> bytes:
         """The whole body."""
-        return b"" if head_only else b"".join(self.chunks())
+        return b"".join(self.chunks())
 
     def close(self) -> None:
         """Give the connection up; what was not read is lost."""
@@ -183,10 +198,8 @@ class Response:
         return self._connection, data
 
 
-def send(
-    connection: socket.socket, method: str, target: str, headers: dict[str, str], body: bytes | Iterable[bytes] | None
-) -> None:
-    """Send a request; an iterable goes in chunks. Raises Unavailable when the peer is gone."""
+def request_head(method: str, target: str, headers: dict[str, str], body: object) -> bytes:
+    """A request's first lines. A body that is no bytes goes in chunks."""
     fields = {"Host": "docker", "User-Agent": "sampan", **headers}
     if isinstance(body, bytes):
         fields["Content-Length"] = str(len(body))
@@ -194,17 +207,22 @@ def send(
         fields["Transfer-Encoding"] = "chunked"
     elif method in ("POST", "PUT"):
         fields["Content-Length"] = "0"
-    head = (
-        f"{method} {target} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields.items()) + "\r\n"
-    )
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode()
+
+
+def send(
+    connection: socket.socket, method: str, target: str, headers: dict[str, str], body: bytes | Iterable[bytes] | None
+) -> None:
+    """Send a request. Raises Unavailable when the peer is gone."""
     try:
-        connection.sendall(head.encode() + (body if isinstance(body, bytes) else b""))
+        connection.sendall(request_head(method, target, headers, body) + (body if isinstance(body, bytes) else b""))
         if body is not None and not isinstance(body, bytes):
             for data in body:
                 if data:
                     connection.sendall(b"%x\r\n%s\r\n" % (len(data), data))
             connection.sendall(b"0\r\n\r\n")
-    except BrokenPipeError:
+    except (BrokenPipeError, ConnectionResetError):
         # The engine has refused the body half-way: its answer says why.
         return
     except OSError as error:

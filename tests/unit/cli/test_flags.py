@@ -9,7 +9,7 @@ import pytest
 from sampan.cli.flags import create_document, parse_ports, parse_size
 from sampan.cli.mounts import parse_mount
 from sampan.cli.run import parser
-from sampan.cli.streams import Demultiplexer
+from sampan.client.frames import Demultiplexer
 from sampan.errors import InvalidArgument
 
 
