@@ -53,6 +53,7 @@ COMMANDS = {
     "volume": ("volume", "Manage volumes"),
     "network": ("network", "Manage networks"),
     "system": ("system", "Manage the engine"),
+    "generate": ("generate", "Write what other programs need to run containers"),
     "context": ("context_command", "Manage contexts: engines by name"),
     "version": ("system", "Show the version information"),
     "info": ("system", "Display system-wide information"),

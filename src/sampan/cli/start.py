@@ -24,6 +24,7 @@ def parser(name: str) -> Parser:
         made = Parser(name, "[OPTIONS] CONTAINER [CONTAINER...]", "Start one or more stopped containers", 1)
         made.add_argument("-a", "--attach", action="store_true", help="attach its output, and pass signals on")
         made.add_argument("-i", "--interactive", action="store_true", help="attach its input")
+        made.add_argument("--wait", action="store_true", help="stay until it has ended, as systemd's units do")
         made.add_argument("containers", nargs="+", metavar="CONTAINER")
         made.set_defaults(sig_proxy=True)
     made.add_argument("--detach-keys", default="", help="key sequence that detaches")
@@ -43,6 +44,12 @@ def main(name: str, words: list[str], context: Context) -> int:
             raise InvalidArgument("you cannot start and attach multiple containers at once")
         inspected = client.call("GET", f"/containers/{flags.containers[0]}/json")
         return _attach(client, inspected, flags, stdin=flags.interactive, start=True)
+    if flags.wait:
+        from sampan.cli.systemd import start_and_wait
+
+        if len(flags.containers) > 1:
+            raise InvalidArgument("you cannot start and wait for multiple containers at once")
+        return start_and_wait(client, flags.containers[0])
 
     def start(container: str) -> None:
         with contextlib.suppress(NotModified):

@@ -155,11 +155,11 @@ def _event_line(event: Document) -> str:
     return f"{when} {event['Type']} {event['Action']} {actor['ID']} ({attributes})"
 
 
-def _lazily(name: str) -> Command:
+def _lazily(name: str, module: str = "usage") -> Command:
     def run(words: list[str], context: Context) -> int:
-        from sampan.cli import usage
+        import importlib
 
-        command: Command = getattr(usage, name)
+        command: Command = getattr(importlib.import_module(f"sampan.cli.{module}"), name)
         return command(words, context)
 
     return run
@@ -176,4 +176,5 @@ def _dial(words: list[str], context: Context) -> int:
 COMMANDS: dict[str, Command] = {
     "df": _lazily("usage"), "prune": _lazily("prune"), "explain": _lazily("explain"), "info": alias("info"),
     "events": alias("events"), "dial-stdio": _dial,
+    "install": _lazily("install", "systemd"), "uninstall": _lazily("uninstall", "systemd"),
 }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Against a systemd that runs the machine: tests/vm."""
