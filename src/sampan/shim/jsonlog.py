@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from sampan.shim.log import Piece
 
 _encode = msgspec.json.Encoder().encode
+_ESCAPES = ((b"\\", b"\\\\"), (b'"', b'\\"'), (b"\t", b"\\t"), (b"\r", b"\\r"), (b"\x1b", b"\\u001b"))
+"""What is printed and can't stand in JSON, the backslash first."""
+_OTHERS = bytes(set(range(32)) - set(b"\n\t\r\x1b"))
 _NAMES = {1: b"stdout", 2: b"stderr"}
 
 
@@ -32,16 +35,10 @@ class JsonLog:
             self._file.append(b"\n", lambda: [1])  # A record that a kill has cut is one by itself.
 
     def lines(self, stream: int, data: bytes, now: int) -> None:
-        # All lines at once: encoded as one text, and taken apart where newlines are.
-        text = _encode(data.decode("utf-8", "replace"))[1:-3]
+        # All lines at once: escaped as one text, and taken apart where newlines are.
         between = self._end(stream, now, newline=True) + b'{"log":"'
-        if b"\\" in data:
-            # Then a backslash before an n may be the text's own. No raw zero is ever in JSON.
-            text = text.replace(b"\\\\", b"\0")
-            text = between.join(text.split(b"\\n")).replace(b"\0", b"\\\\")
-        else:
-            text = between.join(text.split(b"\\n"))
-        self._append(b'{"log":"' + text + between[:-8])
+        lines = _escaped(data[:-1]).replace(b"\n", between)
+        self._append(b'{"log":"' + lines + between[:-8])
 
     def piece(self, stream: int, text: bytes, now: int, piece: Piece) -> None:
         start = _encode(text.decode("utf-8", "replace"))[:-1]
@@ -66,3 +63,17 @@ class JsonLog:
             self._second = second
             self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
         return f"{self._second_text}.{fraction:09d}Z"
+
+
+def _escaped(data: bytes) -> bytes:
+    """As the inside of a JSON string, but for newlines. What is no UTF-8 becomes U+FFFD."""
+    if not data.isascii():
+        data = data.decode("utf-8", "replace").encode()
+    # Byte by byte in C, and not at all where there is nothing to escape: several times faster than an encoder.
+    for character, escape in _ESCAPES:
+        if character in data:
+            data = data.replace(character, escape)
+    if len(data.translate(None, _OTHERS)) < len(data):
+        for number in _OTHERS:
+            data = data.replace(bytes((number,)), b"\\u%04x" % number)
+    return data

@@ -19,10 +19,8 @@ if TYPE_CHECKING:
     from sampan.shim.log import Piece
 
 _SOURCES = {1: b"\x0a\x06stdout", 2: b"\x0a\x06stderr"}
-_SHORT = 128
-"""From here on a length takes two bytes."""
+_USUAL = 512
 _length = struct.Struct(">I").pack
-_LENGTHS = [bytes([size]) for size in range(_SHORT)]
 
 
 def _varint(number: int) -> bytes:
@@ -39,6 +37,9 @@ class LocalLog:
         """Raises OSError when the file can't be opened."""
         os.makedirs(os.path.dirname(config.path), mode=0o710, exist_ok=True)
         self._file = LogFile(config.path, config.max_size, config.max_file, compress=config.compress)
+        self._lengths: dict[int, tuple[bytes, bytes]] = {}
+        """By a line's: that of its record, and the field's head."""
+        self._head_size = 0
         self._mend()
 
     def _mend(self) -> None:
@@ -64,18 +65,28 @@ class LocalLog:
 
     def lines(self, stream: int, data: bytes, now: int) -> None:
         head = _SOURCES[stream] + b"\x10" + _varint(now)
-        records: list[bytes] = []
+        if len(head) != self._head_size:  # A clock that was set: moments near 1970 are shorter.
+            self._lengths.clear()
+            self._head_size = len(head)
+        around: dict[int, tuple[bytes, bytes]] = {}
+        parts: list[bytes] = []
         for line in data[:-1].split(b"\n"):
-            size = len(line)
-            if not size:
-                body = head
-            elif size < _SHORT:
-                body = head + b"\x1a" + _LENGTHS[size] + line
-            else:
-                body = head + b"\x1a" + _varint(size) + line
-            length = _length(len(body))
-            records.append(length + body + length)
-        self._append(records)
+            # What stands before and behind a line, by its length: most lines share theirs with others.
+            try:
+                before, after = around[len(line)]
+            except KeyError:
+                before, after = around[len(line)] = self._around(head, len(line))
+            parts += before, line, after
+        self._append(parts)
+
+    def _around(self, head: bytes, size: int) -> tuple[bytes, bytes]:
+        found = self._lengths.get(size)
+        if found is None:
+            start = b"\x1a" + _varint(size) if size else b""
+            found = _length(len(head) + len(start) + size), start
+            if size < _USUAL:
+                self._lengths[size] = found
+        return found[0] + head + found[1], found[0]
 
     def piece(self, stream: int, text: bytes, now: int, piece: Piece) -> None:
         part = (b"\x08\x01" if piece.last else b"") + b"\x12" + _varint(len(piece.id)) + piece.id.encode()
@@ -83,10 +94,11 @@ class LocalLog:
         line = b"\x1a" + _varint(len(text)) + text if text else b""
         body = _SOURCES[stream] + b"\x10" + _varint(now) + line + b"\x20\x01\x2a" + _varint(len(part)) + part
         length = _length(len(body))
-        self._append([length + body + length])
+        self._append([length, body, length])
 
-    def _append(self, records: list[bytes]) -> None:
-        self._file.append(b"".join(records), lambda: list(itertools.accumulate(map(len, records))))
+    def _append(self, parts: list[bytes]) -> None:
+        """Three parts a record."""
+        self._file.append(b"".join(parts), lambda: list(itertools.accumulate(map(len, parts)))[2::3])
 
     def close(self) -> None:
         self._file.close()
