@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from sampan.api.containers import APIStruct, ContainerConfig, EndpointSettings, HostConfig, PortBinding
+from sampan.api.containers import APIStruct, ContainerConfig, EndpointSettings, HostConfig, Mount, PortBinding
 
 _LEFT_OUT = frozenset({
     "ExposedPorts", "Healthcheck", "ArgsEscaped", "NetworkDisabled", "MacAddress", "StopSignal", "StopTimeout", "Shell",
@@ -131,6 +131,17 @@ class NetworkSettings(APIStruct, frozen=True, kw_only=True):
     networks: dict[str, EndpointSettings]
 
 
+class AtNextStart(APIStruct, frozen=True, kw_only=True, omit_defaults=True):
+    """What `update` has changed of a container that runs, and its next start makes true. Not of Docker's document."""
+
+    env: tuple[str, ...] | None = None
+    cmd: tuple[str, ...] | None = None
+    entrypoint: tuple[str, ...] | None = None
+    binds: tuple[str, ...] | None = None
+    mounts: tuple[Mount, ...] | None = None
+    tmpfs: dict[str, str] | None = None
+
+
 class ContainerInspect(APIStruct, frozen=True, kw_only=True):
     """`GET /containers/{id}/json`."""
 
@@ -159,6 +170,7 @@ class ContainerInspect(APIStruct, frozen=True, kw_only=True):
     mounts: tuple[SummaryMount, ...]
     config: msgspec.Raw
     network_settings: NetworkSettings
+    at_next_start: AtNextStart | msgspec.UnsetType = msgspec.UNSET
 
 
 class TopResponse(APIStruct, frozen=True, kw_only=True):

@@ -320,9 +320,19 @@ class CreateResponse(APIStruct, frozen=True, kw_only=True):
 
 
 class UpdateRequest(Resources, frozen=True, kw_only=True):
-    """`POST /containers/{id}/update`."""
+    """`POST /containers/{id}/update`. Docker's clients send limits and the policy; None of the rest: it stays as it is.
+    Each of the rest is the whole, not what is added."""
 
     restart_policy: RestartPolicy | None = None
+    port_bindings: dict[str, tuple[PortBinding, ...] | None] | None = None
+    publish_all_ports: bool | None = None
+    labels: dict[str, str] | None = None
+    env: tuple[str, ...] | None = None
+    cmd: tuple[str, ...] | str | None = None
+    entrypoint: tuple[str, ...] | str | None = None
+    binds: tuple[str, ...] | None = None
+    mounts: tuple[Mount, ...] | None = None
+    tmpfs: dict[str, str] | None = None
 
 
 class UpdateResponse(APIStruct, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ COMMANDS = {
     "unpause": ("lifecycle", "Unpause all processes within one or more containers"),
     "wait": ("lifecycle", "Block until one or more containers stop, then print their exit codes"),
     "rename": ("lifecycle", "Rename a container"),
+    "update": ("update", "Change the configuration of one or more containers"),
     "attach": ("start", "Attach to a running container"),
     "logs": ("logs", "Fetch the logs of a container"),
     "top": ("top", "Display the running processes of a container"),

@@ -33,7 +33,7 @@ COMMANDS: dict[str, Command] = {
         name: alias(name)
         for name in (
             "run", "create", "start", "stop", "restart", "kill", "rm", "pause", "unpause", "wait", "rename", "attach",
-            "exec", "logs", "top", "port", "commit", "diff", "export", "stats", "cp",
+            "exec", "update", "logs", "top", "port", "commit", "diff", "export", "stats", "cp",
         )
     },
     "ls": alias("ps"), "list": alias("ps"), "ps": alias("ps"), "inspect": group_command("container"), "prune": _prune,

@@ -199,6 +199,10 @@ class Task:
     async def update(self, resources: LinuxResources | None = None, restart: msg.RestartPolicy | None = None) -> None:
         await self._done(msg.Update(resources=resources, restart=restart))
 
+    async def hold(self, descriptors: Sequence[int], released: Sequence[tuple[str, str, int]]) -> None:
+        """Have the shim keep these open (they stay the caller's too), and let go of what is bound to those places."""
+        await self._done(msg.Hold(released=tuple(released)), descriptors)
+
     async def stats(self) -> msg.StatsTaken:
         return _as(await self._channel.call(msg.Stats()), msg.StatsTaken)
 

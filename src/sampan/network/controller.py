@@ -471,7 +471,7 @@ class NetworkController:
     # --- Published ports --------------------------------------------------------------------------
 
     def publish(self, endpoint: Endpoint, requests: Iterable[PortRequest], name: str = "") -> Published:
-        """Reserve host ports and forward them, in one transaction; all or nothing.
+        """Reserve host ports and forward these alone, in one transaction; all or nothing. What stays is kept.
 
         `name`: the container's, for the message. The rules stand until `release`. With several networks, those of the
         container's way out count; with none, nothing is published, as with Docker. Raises ResourceExhausted, in its
@@ -479,7 +479,7 @@ class NetworkController:
         """
         requests = tuple(requests)
         chosen = way_out(self.endpoints(endpoint.container_id)) or endpoint
-        if not requests or not chosen.gateway:
+        if not chosen.gateway or not (requests or self.bindings(endpoint.container_id)):
             return Published()
         return self._rules.publish(chosen, requests, name, self.network(chosen.network_id).host_ip)
 

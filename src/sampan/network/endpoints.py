@@ -102,3 +102,5 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
 
     bindings: tuple[PortBinding, ...] = ()
     sockets: tuple[int, ...] = ()
+    withdrawn: tuple[tuple[str, str, int], ...] = ()
+    """Protocol, address and port of what was published before and is not any more: its reservation is the shim's."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from dataclasses import replace
 
 from sampan.errors import ResourceExhausted, Unavailable
 from sampan.linux.netlink import conntrack
@@ -77,44 +78,63 @@ class HostRules:
     def publish(self, endpoint: Endpoint, requests: tuple[PortRequest, ...], name: str, host_ip: str = "") -> Published:
         """See `NetworkController.publish`. `host_ip`: the network's default."""
         rows: list[PortRow] = []
+        made: list[PortRow] = []
         sockets: list[int] = []
+        default = host_ip or ANY_ADDRESS
         with self._state:
+            before = self._ports.get(endpoint.id, [])
+            gone = list(before)
             try:
                 # The fixed ones first, so that a range or an ephemeral one does not take what another asks for by name.
                 for wanted in sorted(requests, key=_choice):
-                    port, fd = self._taken.choose(wanted, endpoint.ip, host_ip or ANY_ADDRESS)
-                    address = wanted.host_ip or host_ip or ANY_ADDRESS
-                    rows.append(PortRow(endpoint.id, wanted.protocol, address, port, wanted.container_port))
+                    if (kept := _kept(gone, wanted, wanted.host_ip or default)) is not None:
+                        gone.remove(kept)
+                        rows.append(replace(kept, container_port=wanted.container_port))
+                        continue
+                    port, fd = self._taken.choose(wanted, endpoint.ip, default)
+                    address = wanted.host_ip or default
+                    made.append(PortRow(endpoint.id, wanted.protocol, address, port, wanted.container_port))
+                    rows.append(made[-1])
                     if fd is not None:
                         sockets.append(fd)
-                self._store.add_ports(rows)
-                self._ports[endpoint.id] = [*self._ports.get(endpoint.id, ()), *rows]
-                self._addresses[endpoint.id] = endpoint.ip
+                self._keep(endpoint, rows)
             except BaseException as error:
-                self._forget(rows)
+                self._forget(made)
                 close_all(sockets)
                 if isinstance(error, ResourceExhausted):
                     raise ResourceExhausted(f"{_context(endpoint, name)}: {error.message}") from None
                 raise
-        forwards = [self._forward(row) for row in rows]
         try:
             with self._lock:
                 try:
-                    self._rules.publish(forwards)
+                    if before:
+                        self._rules.replace(self._forwards())
+                    else:
+                        self._rules.publish([self._forward(row) for row in rows])
                 except OSError:
                     # Something flushed the table, or a leftover is in the way: make it as the rows say.
                     self._rules.replace(self._forwards())
-                self._forget_flows(rows)
+                self._forget_flows([*rows, *gone])
         except BaseException as error:
             with self._state:
-                self._forget(rows)
-                self._store.remove_ports(endpoint.id)
-                self._ports.pop(endpoint.id, None)
+                self._forget(made)
+                self._keep(endpoint, before)
             close_all(sockets)
             if isinstance(error, OSError):
                 raise Unavailable(f"{_context(endpoint, name)}: {reason(error)}") from error
             raise
-        return Published(bindings=tuple(map(_binding, rows)), sockets=tuple(sockets))
+        with self._state:
+            self._forget(gone)
+        return Published(
+            bindings=tuple(map(_binding, rows)), sockets=tuple(sockets),
+            withdrawn=tuple((each.protocol, each.host_ip, each.host_port) for each in gone),
+        )  # fmt: skip
+
+    def _keep(self, endpoint: Endpoint, rows: list[PortRow]) -> None:
+        """With `_state` held."""
+        self._store.replace_ports(endpoint.id, rows)
+        self._ports[endpoint.id] = rows
+        self._addresses[endpoint.id] = endpoint.ip
 
     def bindings(self, endpoint: Endpoint) -> tuple[PortBinding, ...]:
         with self._state:
@@ -203,6 +223,22 @@ def _choice(request: PortRequest) -> int:
     if not request.host_port_first:
         return 2
     return 0 if request.host_port_first == request.host_port_last else 1
+
+
+def _kept(rows: Iterable[PortRow], wanted: PortRequest, host_ip: str) -> PortRow | None:
+    """The one of the endpoint's present ports that will do: it is reserved already."""
+    fixed = wanted.host_port_first if wanted.host_port_first == wanted.host_port_last else 0
+    for row in rows:
+        if (row.protocol, row.host_ip) != (wanted.protocol, host_ip):
+            continue
+        if fixed:
+            if row.host_port == fixed:
+                return row
+        elif row.container_port == wanted.container_port and (
+            not wanted.host_port_first or wanted.host_port_first <= row.host_port <= wanted.host_port_last
+        ):
+            return row
+    return None
 
 
 def _binding(row: PortRow) -> PortBinding:

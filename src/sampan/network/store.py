@@ -170,6 +170,16 @@ class NetworkStore:
                     (row.endpoint_id, row.protocol, row.host_ip, row.host_port, row.container_port),
                 )
 
+    def replace_ports(self, endpoint_id: str, rows: Iterable[PortRow]) -> None:
+        """Have these and no others of the endpoint's."""
+        with self._metadata.transaction() as cursor:
+            cursor.execute("DELETE FROM network_port WHERE endpoint_id = ?", (endpoint_id,))
+            cursor.executemany(
+                "INSERT INTO network_port (endpoint_id, protocol, host_ip, host_port, container_port)"
+                " VALUES (?, ?, ?, ?, ?)",
+                [(each.endpoint_id, each.protocol, each.host_ip, each.host_port, each.container_port) for each in rows],
+            )
+
     def move_ports(self, endpoint_id: str, to: str) -> None:
         with self._metadata.transaction() as cursor:
             cursor.execute("UPDATE network_port SET endpoint_id = ? WHERE endpoint_id = ?", (to, endpoint_id))

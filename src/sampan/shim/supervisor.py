@@ -324,6 +324,12 @@ class Supervisor:
                     self._policy = request.restart
                 if request.resources is not None:
                     self._live().container.update(request.resources)
+            case msg.Hold():
+                # Here and not above: hardly a container's ports are changed.
+                from sampan.shim.reservations import release
+
+                self._held += descriptors
+                release(self._held, request.released)
             case msg.Stats():
                 return _stats(self._live())
             case msg.Pids():

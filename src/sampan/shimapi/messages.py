@@ -289,6 +289,13 @@ class Update(Message, frozen=True, kw_only=True):
     restart: RestartPolicy | None = None
 
 
+class Hold(Message, frozen=True, kw_only=True):
+    """Keep the message's descriptors open from now on, as `Create.held`, and let go of the sockets that are bound to
+    these places: protocol, IPv4 address, port. Answered by `Done`."""
+
+    released: tuple[tuple[str, str, int], ...] = ()
+
+
 class Stats(Message, frozen=True, kw_only=True):
     """Read the cgroup's counters. Answered by `StatsTaken`."""
 
@@ -478,8 +485,8 @@ class NetnsOpened(Message, frozen=True, kw_only=True):
 
 SpawnerRequest = Spawn | OpenNetns | EnterNetns | OpenNames | StartNames | CleanUp
 ShimRequest = (
-    Connect | Start | Exec | Attach | Resize | CloseIO | Kill | Pause | Resume | Update | Stats | Pids | State
-    | Wait | Delete | Shutdown
+    Connect | Start | Exec | Attach | Resize | CloseIO | Kill | Pause | Resume | Update | Hold | Stats | Pids
+    | State | Wait | Delete | Shutdown
 )  # fmt: skip
 Event = Started | Exited | ExecExited | Detached | OutOfMemory | Probed
 Reply = (
@@ -494,7 +501,7 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     number: int
     body: (
         Spawn | OpenNetns | EnterNetns | OpenNames | StartNames | CleanUp | Connect | Start | Exec | Attach | Resize
-        | CloseIO | Kill | Pause | Resume | Update | Stats | Pids | State | Wait | Delete | Shutdown | Done | Failure
-        | Created | Started | ExecStarted | Exited | ExecExited | Detached | OutOfMemory | TaskState | PidList
+        | CloseIO | Kill | Pause | Resume | Update | Hold | Stats | Pids | State | Wait | Delete | Shutdown | Done
+        | Failure | Created | Started | ExecStarted | Exited | ExecExited | Detached | OutOfMemory | TaskState | PidList
         | StatsTaken | NetnsOpened | Probed
     )  # fmt: skip

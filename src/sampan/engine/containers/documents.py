@@ -14,7 +14,7 @@ from sampan.api.containers import EndpointSettings, PortBinding, words
 from sampan.engine.containers import health, links, networking
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.defaults import DEFAULT_NETWORK
-from sampan.engine.containers.record import rfc3339
+from sampan.engine.containers.record import Record, rfc3339
 from sampan.errors import InvalidArgument, NotFound, SampanError
 from sampan.network.endpoints import PortBinding as Published
 
@@ -225,7 +225,14 @@ def inspect(engine: Engine, container: Container, *, size: bool = False) -> api.
             mac_address=first.mac_address,
             networks=endpoints,
         ),
+        at_next_start=_at_next_start(record),
     )  # fmt: skip
+
+
+def _at_next_start(record: Record) -> api.AtNextStart | msgspec.UnsetType:
+    if record.edit is None:
+        return msgspec.UNSET
+    return api.AtNextStart(**{name: getattr(record.edit, name) for name in api.AtNextStart.__struct_fields__})
 
 
 def _ports(engine: Engine, container: Container) -> dict[str, tuple[PortBinding, ...] | None]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from sampan.api.containers import ContainerConfig, EndpointSettings, HostConfig, IDMapping, VolumeOptions
+from sampan.api.containers import ContainerConfig, EndpointSettings, HostConfig, IDMapping, Mount, VolumeOptions
 from sampan.core.metadata import Metadata
 from sampan.errors import Conflict
 from sampan.shimapi.messages import Health
@@ -64,6 +64,18 @@ class LastState(msgspec.Struct, frozen=True, kw_only=True):
     """It was started and its end is not known: what an engine finds so after a kill, it has to look into."""
 
 
+class Edit(msgspec.Struct, frozen=True, kw_only=True):
+    """What the next start makes true; None: it stays as it is. `points`: all mounts, when any was changed."""
+
+    env: tuple[str, ...] | None = None
+    cmd: tuple[str, ...] | None = None
+    entrypoint: tuple[str, ...] | None = None
+    binds: tuple[str, ...] | None = None
+    mounts: tuple[Mount, ...] | None = None
+    tmpfs: dict[str, str] | None = None
+    points: tuple[MountPoint, ...] | None = None
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """A container. `image`: the image's id; `config.image` is the name that it was created by. `networks`: what was
     asked for of its place on each network, by name; `endpoints`: what came of it at the last start, and
@@ -81,6 +93,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     linked_env: tuple[str, ...] = ()
     state: LastState = LastState()
     platform: str = "linux"
+    edit: Edit | None = None
+
+    @property
+    def all_mounts(self) -> tuple[MountPoint, ...]:
+        """Those that it has, and those that it will have."""
+        return (*self.mounts, *((self.edit.points or ()) if self.edit is not None else ()))
 
 
 class Records:

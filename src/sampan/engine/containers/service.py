@@ -18,7 +18,7 @@ import msgspec
 from sampan.api.containers import CreateRequest, HostConfig, UpdateRequest
 from sampan.core.tasks import Task
 from sampan.engine.blocking import run_blocking
-from sampan.engine.containers import accept, health, limits, links, revival, sources, starting
+from sampan.engine.containers import accept, health, limits, links, revival, sources, starting, updating
 from sampan.engine.containers.adoption import adopt
 from sampan.engine.containers.container import Container, End
 from sampan.engine.containers.creation import make
@@ -26,7 +26,6 @@ from sampan.engine.containers.names import random_name
 from sampan.engine.containers.record import MountPoint, Record, Records
 from sampan.engine.containers.remains import discard, give_back, release, remove_remains, unmount
 from sampan.engine.containers.signals import parse_signal
-from sampan.engine.containers.spec import resources
 from sampan.errors import (
     CommandNotExecutable,
     CommandNotFound,
@@ -128,7 +127,7 @@ class Containers:
         return [
             record.id
             for record in self._records.all()
-            if any(point.type == "volume" and point.name == name for point in record.mounts)
+            if any(point.type == "volume" and point.name == name for point in record.all_mounts)
         ]
 
     def resolve(self, name_or_id: str) -> Container:
@@ -219,6 +218,8 @@ class Containers:
             raise NotModified(f"container {container.id} is running")
         await container.given_back.wait()
         await container.unmounted.wait()
+        if container.record.edit is not None:
+            await updating.settle(self._engine, container)
         early: list[msg.Event] = []
         container.released = False
 
@@ -466,28 +467,11 @@ class Containers:
                 await self._engine.names.serve(container.record)
         self.publish(container, "rename", {"oldName": f"/{old}"})
 
-    async def update(self, container: Container, request: UpdateRequest) -> None:
-        """Change limits and the restart policy."""
-        limits.check_resources(request)
-        accept.check_restart_policy(request.restart_policy)
-        async with container.lock:
-            changes = {
-                field: getattr(request, field)
-                for field in ("cpu_shares", "memory", "nano_cpus", "cpu_period", "cpu_quota", "cpuset_cpus",
-                              "cpuset_mems", "memory_reservation", "memory_swap", "pids_limit", "blkio_weight")
-                if getattr(request, field)
-            }  # fmt: skip
-            if request.restart_policy is not None and request.restart_policy.name:
-                changes["restart_policy"] = request.restart_policy
-            host = msgspec.structs.replace(container.record.host_config, **changes)
-            if container.task is not None:
-                old = container.record
-                container.record = msgspec.structs.replace(container.record, host_config=host)
-                policy = starting.restart_policy(container)
-                container.record = old
-                await container.task.update(resources=resources(host), restart=policy)
-            container.update(host_config=host)
+    async def update(self, container: Container, request: UpdateRequest) -> tuple[str, ...]:
+        """See `updating.update`."""
+        warnings = await updating.update(self._engine, container, request)
         self.publish(container, "update")
+        return warnings
 
     async def remove(
         self, container: Container, *, force: bool = False, volumes: bool = False, called: str = ""

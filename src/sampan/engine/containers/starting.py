@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from sampan.api.containers import HostConfig
 from sampan.api.exec import ExecCreateRequest
 from sampan.core.tasks import Task
 from sampan.engine import runtimes
@@ -218,7 +219,7 @@ def _prepare(
         stdin_once=config.stdin_once,
         window=WindowSize(width=window[1], height=window[0]) if window and any(window) else None,
         log=log_options.settled(engine, container.record),
-        restart=restart_policy(container),
+        restart=restart_policy_of(host),
         health=health.wanted(record, lambda cmd: process(root, record, ExecCreateRequest(cmd=cmd))),
     )
 
@@ -229,8 +230,9 @@ def cgroup(container: Container) -> str:
     return posixpath.normpath(f"/{parent}/{container.id}")
 
 
-def restart_policy(container: Container) -> RestartPolicy:
-    policy = container.record.host_config.restart_policy
+def restart_policy_of(host: HostConfig) -> RestartPolicy:
+    """For the shim."""
+    policy = host.restart_policy
     return RestartPolicy(name=RestartName(policy.name or "no"), maximum_retry_count=policy.maximum_retry_count)
 
 

@@ -175,8 +175,8 @@ class ContainerRoutes:
         return web.Response(status=204)
 
     async def update(self, request: Request) -> web.StreamResponse:
-        await self._engine.containers.update(self._resolve(request), await request.document(UpdateRequest))
-        return json_response(UpdateResponse())
+        warnings = await self._engine.containers.update(self._resolve(request), await request.document(UpdateRequest))
+        return json_response(UpdateResponse(warnings=warnings or None))
 
     async def delete(self, request: Request) -> web.StreamResponse:
         if request.flag("link"):
