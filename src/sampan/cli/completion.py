@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FAILURE = 1
 FILES = ":files"
 """The answer that says: whatever the shell knows of files."""
-_GROUPS = ("container", "image", "volume", "network", "system", "context", "manifest")
+_GROUPS = ("container", "image", "volume", "network", "system", "context", "manifest", "generate")
 
 _BASH = """# bash completion for sampan: . <(sampan completion bash)
 _sampan() {

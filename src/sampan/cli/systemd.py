@@ -37,6 +37,7 @@ SocketMode=0660
 SocketUser=root
 SocketGroup={group}
 DirectoryMode=0711
+RemoveOnStop=yes
 
 [Install]
 WantedBy=sockets.target
@@ -211,6 +212,8 @@ def install(words: list[str], context: Context) -> int:
     for user in flags.user:
         _check_user(user)
     _check_options(flags.options)
+    if present := _present():  # Installed anew, perhaps with other options.
+        _run("systemctl", "stop", *present)
     _end_engine()
     _run("groupadd", "--system", "--force", flags.group)
     for user in flags.user:
@@ -230,7 +233,7 @@ def uninstall(words: list[str], context: Context) -> int:
     made.add_argument("--group", default=GROUP, help=f"remove this group, if nobody is in it ({GROUP})")
     flags = made.parse_args(words)
     _check_machine("uninstall")
-    found = [name for name in (SOCKET_UNIT, SERVICE_UNIT) if os.path.exists(f"{UNITS}/{name}")]
+    found = _present()
     if not found:
         raise NotFound(f"no {SOCKET_UNIT} and {SERVICE_UNIT} in {UNITS}")
     _run("systemctl", "disable", "--now", *found)
@@ -246,6 +249,11 @@ def uninstall(words: list[str], context: Context) -> int:
     if empty:
         _run("groupdel", flags.group)
     return 0
+
+
+def _present() -> list[str]:
+    """The units of ours that are there."""
+    return [name for name in (SERVICE_UNIT, SOCKET_UNIT) if os.path.exists(f"{UNITS}/{name}")]
 
 
 def _check_machine(what: str) -> None:
@@ -285,7 +293,7 @@ def _end_engine() -> None:
             words = file.read().split(b"\0")
         if b"sampan.engine" not in words:
             return
-        if b"--on-demand" not in words and b"fd://" not in words:
+        if b"--on-demand" not in words:
             raise Conflict(f"an engine is running (process {pid}), and was not started by a client: end it first")
         os.kill(pid, signal.SIGTERM)
     except (FileNotFoundError, ProcessLookupError, ValueError):

@@ -8,7 +8,8 @@ import sys
 
 from sampan.cli.arguments import Parser
 from sampan.cli.context import Context
-from sampan.cli.flags import environment, parse_mount, parse_ports, parse_size
+from sampan.cli.flags import environment, parse_ports, parse_size
+from sampan.cli.mounts import parse_mount
 from sampan.client.client import Document
 from sampan.errors import InvalidArgument, SampanError
 

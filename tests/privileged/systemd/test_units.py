@@ -74,6 +74,11 @@ def test_units(installed: None) -> None:
     assert shown("sampan.service", "ActiveState") == "active"
     assert shown("sampan.service", "UnitFileState") == "enabled"
     engine = shown("sampan.service", "MainPID")
+    # Once more, with other options: what runs is replaced.
+    sampan("system", "install")
+    until(lambda: shown("sampan.service", "MainPID") not in (engine, "0"), "the service with its new options")
+    engine = shown("sampan.service", "MainPID")
+    assert b"debug" not in pathlib.Path(f"/proc/{engine}/cmdline").read_bytes()
     run("runuser", "-u", "sampantest", "--", sys.executable, "-m", "sampan.cli", "version")
 
     # A service that is stopped and started again: the containers stay, and a client brings it up.
@@ -130,6 +135,7 @@ def test_units(installed: None) -> None:
     sampan("system", "uninstall")
     assert not list(pathlib.Path("/etc/systemd/system").glob("**/sampan.*"))
     assert shown("sampan.service", "ActiveState") == "inactive"
+    assert not os.path.exists("/run/sampan/sampan.sock")
     with pytest.raises(KeyError):
         grp.getgrnam("sampan")
     done = subprocess.run(

@@ -13,12 +13,12 @@ import msgspec
 
 from sampan.api.containers import ContainerConfig, CreateRequest, Empty, HostConfig, UpdateRequest, words
 from sampan.engine.blocking import run_blocking
-from sampan.engine.containers import accept, limits, starting
+from sampan.engine.containers import accept, limits, ownership, starting
 from sampan.engine.containers.copyup import fill_volumes
 from sampan.engine.containers.mounts import borrowed, parse_volumes_from, wanted_mounts, with_volumes
 from sampan.engine.containers.record import Edit, MountPoint, Record
 from sampan.engine.containers.spec import resources
-from sampan.errors import Conflict, InvalidArgument
+from sampan.errors import Conflict, InvalidArgument, Unsupported
 from sampan.network.ports import close_all
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ async def settle(engine: Engine, container: Container) -> None:
     if edit.points is not None:
         known = {point.source for point in record.mounts}
         fresh = [point for point in edit.points if point.source not in known]
-        await run_blocking(fill_volumes, engine.core.snapshots, record.id, fresh)
+        await run_blocking(fill_volumes, engine.core.snapshots, engine.volumes, record.id, fresh)
         record = msgspec.structs.replace(record, mounts=edit.points)
     container.update(config=record.config, host_config=record.host_config, mounts=record.mounts, edit=None)
 
@@ -150,7 +150,8 @@ def _check(engine: Engine, record: Record) -> None:
 
 def _points(engine: Engine, old: Record, new: Record) -> tuple[MountPoint, ...]:
     """The mounts of the next start, their volumes made. An anonymous volume that is there is kept where it was. Blocks.
-    Raises InvalidArgument, NotFound (volumes of a container that is gone), and what the volumes raise."""
+    Raises InvalidArgument, Unsupported (mounts of images), NotFound (volumes of a container that is gone), and what the
+    volumes raise."""
     host = new.host_config
     others = [
         point
@@ -166,6 +167,10 @@ def _points(engine: Engine, old: Record, new: Record) -> tuple[MountPoint, ...]:
         else point
         for point in wanted
     ]
+    # An image's mount is a snapshot that is named for its place among the others.
+    if any(point.type == "image" for point in (*kept, *old.mounts)):
+        raise Unsupported("mounts of images can't be added to a container that is there, nor changed with others")
+    ownership.check(kept)
     return with_volumes(kept, engine.volumes)
 
 
