@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import docker
+import docker.types
 import pytest
 
 from tests.e2e.conftest import Engine, busybox_tar
@@ -74,7 +75,7 @@ def test_images_volumes_and_the_rest(client: Any) -> None:
         client.images.load(b"no archive")
     client.api.import_image_from_data(busybox_tar(), repository="imported")
     client.images.remove("imported")
-    client.volumes.create("pyvol").remove()
+    _volumes(client)
     assert {each.name for each in client.networks.list()} == {"bridge", "host", "none"}
     assert client.info()["Driver"] == "overlay2"
     assert client.version()["ApiVersion"] == "1.51"
@@ -97,3 +98,33 @@ def test_the_cgroup_namespace_goes_by_the_version(client: Any, privileged: bool)
         assert (container.id in container.logs().decode()) != private
     finally:
         container.remove(force=True)
+
+
+def _volumes(client: Any) -> None:
+    made = client.volumes.create("pyvol", driver_opts={"type": "tmpfs", "device": "tmpfs"}, labels={"of": "test"})
+    assert made.attrs["Options"] == {"type": "tmpfs", "device": "tmpfs"}
+    assert [each.name for each in client.volumes.list(filters={"label": "of=test"})] == ["pyvol"]
+    plain = client.volumes.create("pyplain")
+    seen = client.containers.run(
+        "box", ["sh", "-c", "echo hi > /plain/file; touch /ro/x; grep /tmpfs /proc/mounts"], remove=True, stderr=True,
+        network_mode="none", volumes={"pyvol": {"bind": "/tmpfs", "mode": "rw"}},
+        mounts=[
+            docker.types.Mount("/plain", "pyplain"), docker.types.Mount("/ro", "/tmp", type="bind", read_only=True),
+        ],
+    )  # fmt: skip
+    assert b"/ro/x: Read-only file system" in seen and b"tmpfs /tmpfs tmpfs" in seen
+    part = docker.types.Mount("/part", "pyplain", subpath="file")
+    assert client.containers.run("box", ["cat", "/part"], remove=True, network_mode="none", mounts=[part]) == b"hi\n"
+    borrowed = client.containers.create("box", "true", volumes=["pyplain:/data"])
+    taker = client.containers.create("box", "true", volumes_from=[f"{borrowed.name}:ro"])
+    assert [(each["Name"], each["RW"]) for each in client.api.inspect_container(taker.id)["Mounts"]] == [
+        ("pyplain", False)
+    ]
+    with pytest.raises(docker.errors.APIError, match="volume is in use"):
+        plain.remove()
+    taker.remove()
+    borrowed.remove()
+    assert client.volumes.prune(filters={"all": "true", "label!": "of=test"})["VolumesDeleted"] == ["pyplain"]
+    made.remove()
+    with pytest.raises(docker.errors.NotFound, match="no such volume"):
+        client.volumes.get("pyvol")

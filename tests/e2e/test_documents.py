@@ -38,7 +38,8 @@ DELIBERATE = (
 )  # fmt: skip
 REFUSED = {
     # Docker's status for a client's mistake is 500 here and there.
-    "bind mode": 400, "bind of four": 400, "bind to relative path": 400, "bind to root": 400,
+    "bind mode": 400, "bind modes": 400, "bind of four": 400, "bind to relative path": 400, "bind to root": 400,
+    "bind with two propagations": 400, "bind without copy": 400, "volume with propagation": 400,
     "events of a bad time": 400, "security option": 400, "stop with a bad signal": 400, "unpause of a running one": 409,
     "unpause of a stopped one": 409,
 }  # fmt: skip

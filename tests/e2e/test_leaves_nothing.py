@@ -17,11 +17,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from sampan.client.client import Client, parse_host
-from sampan.errors import SampanError
+from sampan.errors import NotFound, SampanError
 from tests.e2e.conftest import Engine, busybox_tar
 from tests.e2e.test_save_load import layer
 
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.requires("root", "overlay", "bridge", "nftables", "prog
 
 _SECONDS = float(os.environ.get("SAMPAN_TEST_SECONDS", "15"))
 _TAR = {"Content-Type": "application/x-tar"}
+_TMPFS = {"type": "tmpfs", "device": "tmpfs", "o": "size=1m"}
 _NAMES = ("one", "two", "three", "four")
 
 
@@ -82,6 +84,7 @@ class Player:
             (4, self.load), (2, self.load_broken_off), (1, self.save_broken_off), (2, self.import_), (2, self.tag),
             (4, self.remove_image), (5, self.run), (3, self.create), (2, self.commit), (4, self.remove_container),
             (2, self.volume), (2, self.remove_volume), (2, self.prune), (1, self.export_broken_off),
+            (2, self.import_volume),
         )  # fmt: skip
         [operation] = self.chance.choices([each for _, each in operations], [weight for weight, _ in operations])
         with contextlib.suppress(SampanError, OSError, IndexError, ValueError, TypeError):  # Nothing there, or cut off.
@@ -141,10 +144,27 @@ class Player:
             "Image": self.chance.choice(self._images()), "Cmd": list(command) or None,
             "HostConfig": {
                 "NetworkMode": "none", "Binds": [f"{self.chance.choice(_NAMES)}:/named"],
-                "AutoRemove": self.chance.random() < 0.3,
+                "Mounts": self._mounts(), "AutoRemove": self.chance.random() < 0.3,
             },
         }  # fmt: skip
         return str(self.client.call("POST", "/containers/create", body)["Id"])
+
+    def _mounts(self) -> list[dict[str, Any]]:
+        """What is mounted on the host, too, while a container runs."""
+        part = {"Type": "volume", "Source": self.chance.choice(_NAMES), "VolumeOptions": {"Subpath": "."}}
+        tmpfs = {"Type": "volume", "Source": "tmpfs", "VolumeOptions": {"DriverConfig": {"Options": _TMPFS}}}
+        image = {"Type": "image", "Source": self.chance.choice((*self._images(), "none"))}
+        wanted = self.chance.choices((part, tmpfs, image), k=self.chance.randrange(3))
+        return [{**each, "Target": f"/mount{number}"} for number, each in enumerate(wanted)]
+
+    def import_volume(self) -> None:
+        name = self.chance.choice(_NAMES)
+        data = layer(**{name: os.urandom(200_000)})
+        if self.chance.random() < 0.5:
+            head = f"POST /volumes/{name}/import HTTP/1.1\r\nHost: d\r\nContent-Length: {len(data)}\r\n\r\n"
+            self._raw(head.encode() + data[: self.chance.randrange(len(data))], 0)
+        else:
+            self.client.call("POST", f"/volumes/{name}/import", body=data, headers=_TAR)
 
     def run(self) -> None:
         script = "echo x >/tmp/x; rm /file; dd if=/dev/zero of=/tmp/big bs=1000 count=100; echo output; sleep "
@@ -179,6 +199,8 @@ class Player:
         while self._containers() and time.monotonic() < deadline:
             time.sleep(0.05)
         self.client.call("POST", "/volumes/prune", filters={"all": ["1"]})
+        with contextlib.suppress(NotFound):  # None with options is pruned.
+            self.client.call("DELETE", "/volumes/tmpfs")
         self.client.call("POST", "/images/prune", filters={"dangling": ["false"]})
 
 
@@ -241,8 +263,9 @@ def test_the_data_root_is_as_small_as_a_fresh_one(fresh: Engine) -> None:
     assert left == empty
     database = sum(os.stat(each).st_size for each in pathlib.Path(fresh.paths.data_root).glob("state.db*"))
     assert database < 8 << 20
+    assert os.listdir(fresh.paths.mounts) == []
     with open("/proc/self/mountinfo") as file:
-        assert fresh.paths.data_root not in file.read()
+        assert os.path.dirname(fresh.paths.data_root) not in file.read()
 
 
 def test_what_an_engine_finds_when_it_starts(fresh: Engine) -> None:

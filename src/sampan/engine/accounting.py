@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sampan.api.explain import Advice, Explanation, GrowingFile, Growth, Part
+from sampan.engine.containers.sources import owner
 from sampan.errors import NotFound
 from sampan.linux.trees import files
 from sampan.oci.digest import encoded
@@ -105,15 +106,17 @@ def _owners(engine: Engine) -> _Owners:
         for each in (*core.images.needs(image), *(of_chain[chain] for chain in image.chain if chain in of_chain)):
             images.setdefault(each, []).append(name)
     names = {each.id: each.name for each in engine.containers.all()}
-    for directory, container_id in writable.items():
+    for directory, snapshot in writable.items():
+        container_id = owner(snapshot)
         containers[directory] = [names.get(container_id, container_id[:12])]
     for container_id, name in names.items():
         containers.setdefault(container_id, []).append(name)
-    for container_id, top in core.snapshots.parents().items():
-        at = top
+    for snapshot, top in core.snapshots.parents().items():
+        container_id = owner(snapshot)
+        name, at = names.get(container_id, container_id[:12]), top
         while at is not None:
-            if at in of_chain:
-                containers.setdefault(of_chain[at], []).append(names.get(container_id, container_id[:12]))
+            if at in of_chain and name not in containers.setdefault(of_chain[at], []):
+                containers[of_chain[at]].append(name)
             at = below.get(at)
     for volume in engine.volumes.list():
         containers[volume.name] = [names.get(each, each[:12]) for each in engine.volumes.users(volume.name)]

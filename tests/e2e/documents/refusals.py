@@ -79,6 +79,58 @@ REQUESTS: dict[str, tuple[str, str, Any]] = {
     "mount to relative path": _host(Mounts=[{"Type": "bind", "Source": "/opt", "Target": "c"}]),
     "mount of relative path": _host(Mounts=[{"Type": "bind", "Source": "opt", "Target": "/c"}]),
     "mount to root": _host(Mounts=[{"Type": "bind", "Source": "/opt", "Target": "/"}]),
+    "bind modes": _host(Binds=["/opt:/c:ro,rw"]),
+    "bind with two propagations": _host(Binds=["/opt:/c:rslave,rshared"]),
+    "bind without copy": _host(Binds=["/opt:/c:nocopy"]),
+    "volume with propagation": _host(Binds=["a1:/c:rslave"]),
+    "volume driver": _host(Binds=["bad-driver:/c"], VolumeDriver="nope"),
+    "mounted volume's driver": _host(
+        Mounts=[
+            {
+                "Type": "volume",
+                "Source": "bad-driver",
+                "Target": "/c",
+                "VolumeOptions": {"DriverConfig": {"Name": "nope"}},
+            }
+        ]
+    ),
+    "mounted volume's options": _host(
+        Mounts=[
+            {
+                "Type": "volume",
+                "Source": "bad-options",
+                "Target": "/c",
+                "VolumeOptions": {"DriverConfig": {"Options": {"type": "tmpfs"}}},
+            }
+        ]
+    ),
+    "absolute subpath": _host(
+        Mounts=[{"Type": "volume", "Source": "a1", "Target": "/c", "VolumeOptions": {"Subpath": "/x"}}]
+    ),
+    "subpath outside": _host(
+        Mounts=[{"Type": "volume", "Source": "a1", "Target": "/c", "VolumeOptions": {"Subpath": "x/../.."}}]
+    ),
+    "subpath of none": _host(Mounts=[{"Type": "volume", "Target": "/c", "VolumeOptions": {"Subpath": "x"}}]),
+    "mount with another's options": _host(
+        Mounts=[{"Type": "bind", "Source": "/opt", "Target": "/c", "VolumeOptions": {}}]
+    ),
+    "volume mount with a bind's options": _host(
+        Mounts=[{"Type": "volume", "Source": "a1", "Target": "/c", "BindOptions": {}}]
+    ),
+    "image mount without source": _host(Mounts=[{"Type": "image", "Target": "/c"}]),
+    "image mount of none": _host(Mounts=[{"Type": "image", "Source": "nosuch", "Target": "/c"}]),
+    "image mount's subpath": _host(
+        Mounts=[{"Type": "image", "Source": "box", "Target": "/c", "ImageOptions": {"Subpath": "../x"}}]
+    ),
+    "cluster mount": _host(Mounts=[{"Type": "cluster", "Source": "a1", "Target": "/c"}]),
+    "tmpfs mount's option": _host(
+        Mounts=[{"Type": "tmpfs", "Target": "/c", "TmpfsOptions": {"Options": [["uid", "7"]]}}]
+    ),
+    "tmpfs mount's options": _host(
+        Mounts=[{"Type": "tmpfs", "Target": "/c", "TmpfsOptions": {"Options": [["a", "b", "c"]]}}]
+    ),
+    "volumes from none": _host(VolumesFrom=["nosuch"]),
+    "volumes from with a bad mode": _host(VolumesFrom=[f"{STOPPED}:nope"]),
     "tmpfs with source": _host(Mounts=[{"Type": "tmpfs", "Source": "/opt", "Target": "/c"}]),
     "tmpfs option": _host(Tmpfs={"/c": "nope"}),
     "tmpfs to relative path": _host(Tmpfs={"c": ""}),
@@ -171,6 +223,15 @@ REQUESTS: dict[str, tuple[str, str, Any]] = {
     "remove no volume": ("DELETE", "/volumes/nosuch", None),
     "volume of a bad name": ("POST", "/volumes/create", {"Name": "a?"}),
     "volume of a bad driver": ("POST", "/volumes/create", {"Name": "bad-driver", "Driver": "nope"}),
+    "volume without a device": ("POST", "/volumes/create", {"Name": "bad-volume", "DriverOpts": {"type": "tmpfs"}}),
+    "volume without a type": ("POST", "/volumes/create", {"Name": "bad-volume", "DriverOpts": {"device": "tmpfs"}}),
+    "volume with options alone": ("POST", "/volumes/create", {"Name": "bad-volume", "DriverOpts": {"o": "size=1m"}}),
+    "volume's unknown option": ("POST", "/volumes/create", {"Name": "bad-volume", "DriverOpts": {"nope": "1"}}),
+    "volume of a size": ("POST", "/volumes/create", {"Name": "bad-volume", "DriverOpts": {"size": "10m"}}),
+    "volume of a bad size": ("POST", "/volumes/create", {"Name": "bad-volume", "DriverOpts": {"size": "much"}}),
+    "volumes by another filter": ("GET", '/volumes?filters={"label!":["x"]}', None),
+    "volumes dangling maybe": ("GET", '/volumes?filters={"dangling":["maybe"]}', None),
+    "prune volumes by time": ("POST", '/volumes/prune?filters={"until":["1h"]}', None),
     "volumes by a bad filter": ("GET", '/volumes?filters={"nope":["x"]}', None),
     "network of none": ("GET", "/networks/nosuch", None),
     "remove the bridge": ("DELETE", "/networks/bridge", None),

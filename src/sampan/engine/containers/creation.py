@@ -12,14 +12,23 @@ import msgspec
 
 from sampan.api.containers import ContainerConfig, CreateRequest, EndpointSettings, HostConfig
 from sampan.engine.containers import accept, defaults, links, log_options, networking, ownership, sharing, sources
+from sampan.engine.containers.container import Container
 from sampan.engine.containers.copyup import fill_volumes
 from sampan.engine.containers.mounts import borrowed, parse_volumes_from, wanted_mounts, with_volumes
 from sampan.engine.containers.record import Record, Records
-from sampan.errors import NotFound
+from sampan.errors import InvalidArgument, NotFound
 from sampan.linux.cgroup import hierarchies
 
 if TYPE_CHECKING:
     from sampan.engine.services import Engine
+
+
+def _lender(engine: Engine, name: str) -> Container:
+    """Raises InvalidArgument: it is not what the request is about."""
+    try:
+        return engine.containers.resolve(name)
+    except NotFound as error:
+        raise InvalidArgument(error.message) from None
 
 
 def make(
@@ -63,7 +72,7 @@ def make(
     others = [
         point
         for name, mode in map(parse_volumes_from, host.volumes_from or ())
-        for point in borrowed(engine.containers.resolve(name).record.mounts, mode)
+        for point in borrowed(_lender(engine, name).record.mounts, mode)
     ]
     with contextlib.ExitStack() as undo:
         mounts = wanted_mounts(host, tuple(config.volumes or {}), engine.config.data_root, others)
