@@ -73,8 +73,6 @@ REFUSED_IN_OTHER_WORDS: dict[str, tuple[int, str]] = {
     "ulimit above": (400, "ulimit soft limit must be less than or equal to hard limit: 2 > 1"),
     "user namespace mode": (400, "invalid user namespace mode: nope"),
     "weight": (400, "Range of blkio weight is from 10 to 1000"),
-    # Not there yet.
-    "pid of none": (501, "--pid container:nosuch is not supported yet"),
 }
 
 

@@ -232,7 +232,7 @@ def test_the_data_root_is_as_small_as_a_fresh_one(fresh: Engine) -> None:
     player = Player(fresh, chance)
     end = time.monotonic() + _SECONDS
     kills = 0
-    while time.monotonic() < end:
+    while time.monotonic() < end or kills < 4:  # A busy machine takes longer.
         # Others act at the same time, and the engine dies in the midst of it.
         stop = threading.Event()
 
