@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Engine
-from tests.e2e.documents import answers, others, refusals
+from tests.e2e.documents import answers, others, refusals, volumes
 from tests.e2e.documents.scenes import SCENES, Api, Scene, Stage
 
 pytestmark = pytest.mark.requires("root", "overlay", "bridge", "nftables", "program:busybox")
@@ -113,6 +113,11 @@ def test_the_life_of_a_container(stage: Stage, recorded: dict[str, dict[str, ans
 
 def test_the_other_documents(stage: Stage, recorded: dict[str, dict[str, answers.Flat]]) -> None:
     found = differences("others", others.play(stage), recorded["others"])
+    assert not found, "\n".join(found)
+
+
+def test_volumes_and_mounts_of_every_kind(stage: Stage, recorded: dict[str, dict[str, answers.Flat]]) -> None:
+    found = differences("kinds of volumes", volumes.play(stage), recorded["kinds of volumes"])
     assert not found, "\n".join(found)
 
 

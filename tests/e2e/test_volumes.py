@@ -314,8 +314,11 @@ def test_an_image_is_mounted_and_kept_while_it_is(engine: Engine, pinned: str) -
     docker("rmi", "-f", "pinned", check=True)
     docker("start", "has", check=True)
     assert docker("exec", "has", "cat", "/p/own").stdout == "own\n"
+    layers = len(os.listdir(f"{engine.paths.overlay2}/l"))
     docker("rm", "-f", "has", check=True)
     assert engine.left_over() == []
+    # Of its own, of the two mounts, and the layer that only this image had.
+    _until(lambda: len(os.listdir(f"{engine.paths.overlay2}/l")) == layers - 4)
     with pytest.raises(NotFound, match="No such image: pinned:latest"):
         engine.client.call(
             "POST", "/containers/create",

@@ -17,7 +17,7 @@ import tempfile
 import threading
 from typing import Any
 
-from tests.e2e.documents import answers, others, refusals
+from tests.e2e.documents import answers, others, refusals, volumes
 from tests.e2e.documents.scenes import SCENES, VERSION, Api, Scene, Stage
 
 
@@ -76,6 +76,7 @@ def main(path: str, docker: str) -> None:
         request = request_of(scene, docker)
         recorded[scene.name] = {"request": request, **stage.play(scene, request)}
     recorded["others"] = others.play(stage)
+    recorded["kinds of volumes"] = volumes.play(stage)
     recorded["refusals"] = refusals.play(stage)
     answers.keep(recorded)
 

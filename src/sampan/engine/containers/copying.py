@@ -73,7 +73,7 @@ async def place(engine: Engine, container: Container, path: str, *, write: bool 
 @contextlib.asynccontextmanager
 async def _sources(engine: Engine, container: Container) -> AsyncIterator[Sequence[MountPoint]]:
     """The mounts of a stopped container, as they are while it runs."""
-    if not sources.block(engine, container.record.mounts):
+    if not sources.may_block(engine, container.record.mounts):
         yield container.record.mounts
         return
     taken = await run_blocking(sources.take, engine, container.record)

@@ -229,7 +229,8 @@ def borrowed(points: Sequence[MountPoint], mode: str) -> list[MountPoint]:
     """Another container's binds and volumes, as they were settled there; `mode` can only take the writing away."""
     return [
         msgspec.structs.replace(
-            point, copy=False, create_source=False, mode="", writable=point.writable and "ro" not in mode.split(","),
+            point, copy=False, create_source=False, chown=False, mode="",
+            writable=point.writable and "ro" not in mode.split(","),
         )
         for point in points
         if point.type in ("bind", "volume")

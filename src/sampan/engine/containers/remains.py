@@ -38,7 +38,7 @@ async def give_back(engine: Engine, container: Container, task: Task | None) -> 
 
 async def _free_sources(engine: Engine, container: Container) -> None:
     record = container.record
-    if sources.block(engine, record.mounts):
+    if sources.may_block(engine, record.mounts):
         await run_blocking(sources.give_back, engine, record)
     elif record.mounts:
         sources.give_back(engine, record)
@@ -69,7 +69,8 @@ async def discard(engine: Engine, container: Container, layer: str) -> None:
     await container.unmounted.wait()
     try:
         await run_blocking(engine.core.snapshots.discard, layer)
-        if engine.core.images.find(container.record.image) is None:  # It was the last that stood on those layers.
+        images = {container.record.image, *(point.image for point in container.record.mounts if point.image)}
+        if any(engine.core.images.find(each) is None for each in images):  # It was the last that stood on their layers.
             await run_blocking(engine.core.gc)
     except OSError as error:
         _log.warning("remove the layer of %s: %s; the engine's next start tries again", container.id[:12], error)

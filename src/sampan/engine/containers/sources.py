@@ -37,7 +37,7 @@ def names(points: Sequence[MountPoint]) -> list[str]:
     return [point.name for point in points if point.type == "volume"]
 
 
-def block(engine: Engine, points: Sequence[MountPoint]) -> bool:
+def may_block(engine: Engine, points: Sequence[MountPoint]) -> bool:
     """Whether `take` and `give_back` have more to do than to say whose the volumes are."""
     return any(point.type == "image" or point.subpath for point in points) or any(
         engine.volumes.mounts_on_use(name) for name in names(points)
@@ -78,7 +78,8 @@ def remove_images(engine: Engine, container_id: str, points: Sequence[MountPoint
 
 
 def take(engine: Engine, record: Record) -> tuple[MountPoint, ...]:
-    """The mounts as they are to be bound into the container. Blocks, if `block` says so. On failure all is given back.
+    """The mounts as they are to be bound into the container. Blocks, if `may_block` says so. On failure all is given
+    back.
 
     Raises NotFound and InvalidArgument (a subpath), Conflict (a volume that is being restored), what mounting raises.
     """
@@ -134,7 +135,7 @@ def _bound(engine: Engine, container_id: str, number: int, point: MountPoint) ->
 
 
 def give_back(engine: Engine, record: Record) -> None:
-    """Blocks, if `block` says so. Idempotent."""
+    """Blocks, if `may_block` says so. Idempotent."""
     if any(point.subpath for point in record.mounts):
         _remove_places(f"{engine.core.paths.mounts}/{record.id}")
     for number, point in enumerate(record.mounts):

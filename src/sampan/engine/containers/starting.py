@@ -110,7 +110,7 @@ async def start(
         points = record.mounts
         if points:
             undo.callback(sources.give_back, engine, record)
-            if sources.block(engine, points):
+            if sources.may_block(engine, points):
                 points = await run_blocking(sources.take, engine, record)
             else:
                 points = sources.take(engine, record)
