@@ -33,8 +33,11 @@ class Text:
         self._text = b" ".join(pick.choices(words, k=2_500_000))
 
     def take(self, pick: random.Random, size: int) -> bytes:
-        at = pick.randrange(len(self._text))
-        return (self._text[at:] + self._text * (size // len(self._text) + 1))[:size]
+        at = pick.randrange(len(self._text) // 2)
+        found = self._text[at : at + size]
+        while len(found) < size:
+            found += self._text[: size - len(found)]
+        return found
 
 
 def layer(path: pathlib.Path, number: int, files: int, size: int, root: pathlib.Path | None, text: Text) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import io
 import os
 import pathlib
+import random
 import re
 import shutil
 import signal
@@ -18,7 +21,10 @@ import pytest
 
 from tests.e2e.conftest import Engine, busybox_tar
 from tests.e2e.test_leaves_nothing import archive as image_archive
+from tests.e2e.test_pull_broken import configuration
+from tests.e2e.test_pull_broken import tar_of as layer_tar
 from tests.e2e.test_save_load import layer
+from tests.unit.core_remotes.served import Registry
 
 pytestmark = pytest.mark.requires("root", "overlay", "bridge", "nftables", "program:docker", "program:busybox")
 
@@ -211,3 +217,28 @@ def test_large_archives_are_never_in_memory(engine: Engine) -> None:
     assert resident(engine.pid) - idle < 48 << 20
     engine.docker("rm", "big", check=True)
     engine.docker("rmi", "big:1", check=True)
+
+
+@pytest.mark.parametrize("what", ["blob", "tar"])
+async def test_a_pull_that_does_not_fit(small: Engine, what: str) -> None:
+    """Its blob, or what it decompresses to: the disk is full in the middle of it, beside a layer that fits."""
+    registry = Registry()
+    await registry.start()
+    try:
+        fits = layer_tar("fits", random.Random(1).randbytes(2 << 20))
+        huge = layer_tar("huge", random.Random(2).randbytes(_SIZE) if what == "blob" else bytes(2 * _SIZE))
+        packed = [gzip.compress(each, 1) for each in (fits, huge)]
+        registry.add_image("huge", configuration([fits, huge]), packed)
+        registry.add_image("fits", configuration([fits]), packed[:1])
+        before = kept(small)
+        for _ in range(2):
+            failed = await asyncio.to_thread(small.docker, "pull", f"{registry.address}/app:huge")
+            assert failed.returncode == 1
+            assert "no space left on device" in one_line(failed)
+            assert kept(small) == before
+        pulled = await asyncio.to_thread(small.docker, "pull", f"{registry.address}/app:fits")
+        assert pulled.returncode == 0, pulled.stderr
+        small.docker("rmi", f"{registry.address}/app:fits", check=True)
+        assert kept(small) == before
+    finally:
+        await registry.stop()

@@ -118,7 +118,7 @@ class Archives:
         """The archive's files in the content store, by name."""
         files: dict[str, Digest] = {}
         links: dict[str, str] = {}
-        with _tar_errors(), tarfile.open(fileobj=decompressed(stream), mode="r|") as archive:
+        with _tar_errors(), tarfile.open(fileobj=decompressed(stream), mode="r|", bufsize=_CHUNK) as archive:
             for member in archive:
                 archive.members.clear()  # type: ignore[attr-defined]  # It would keep every header.
                 name = member.name.removeprefix("./")

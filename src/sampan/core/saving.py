@@ -24,6 +24,8 @@ from sampan.oci.digest import ChainID, Digest, digest_of, encoded
 from sampan.oci.image import OCI_LAYER, OCI_MANIFEST, Descriptor, Index, Manifest
 from sampan.oci.reference import parse_reference
 
+_PIECE = 1 << 20
+
 
 @dataclass
 class _Wanted:
@@ -41,7 +43,8 @@ def save(
     for name, image in chosen:
         tags = wanted.setdefault(image.id, _Wanted(image)).tags
         tags += [tag for tag in _tags(name, image) if tag not in tags]
-    with tarfile.open(fileobj=out, mode="w|") as archive:
+    with tarfile.open(fileobj=out, mode="w|", bufsize=_PIECE) as archive:
+        archive.copybufsize = _PIECE  # type: ignore[attr-defined]
         writer = _Writer(archive, content, snapshots)
         for directory in ("blobs", "blobs/sha256"):
             writer.directory(directory)
