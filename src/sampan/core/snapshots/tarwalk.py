@@ -173,9 +173,14 @@ class TarWalk:
         holes: list[bytes] = []
         unpack, numbers = _HEADER.unpack, self._numbers
         while True:
-            if self._left:
+            at = self._at + self._left
+            if at + BLOCK <= len(self._buffer):  # As nearly always: what follows is there.
+                block = self._buffer[at : at + BLOCK]
+                self._at = at + BLOCK
+                self._left = self._unread = 0
+            else:
                 self._pass_over()
-            block = self._block()
+                block = self._block()
             if block == _ZERO or not block:
                 if extra:
                     raise corrupt("a header without its entry")
