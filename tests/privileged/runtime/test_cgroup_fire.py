@@ -16,6 +16,7 @@ import pytest
 from sampan.errors import NotFound
 from sampan.linux import namespaces
 from sampan.linux.cgroup import Cgroup, hierarchies
+from sampan.linux.cgroup import group as group_module
 from sampan.oci.runtime import LinuxResources, Pids
 from sampan.runtime.container import Container, Stdio
 from tests.privileged.runtime.test_container import Box
@@ -106,6 +107,22 @@ def test_a_fork_bomb_is_killed(group: Cgroup, frozen: bool) -> None:
     group.delete()
     assert not group.exists()
     reap(pid)
+
+
+def test_a_group_that_another_removes_meanwhile(group: Cgroup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two deletes of one container: the one that comes late must not wait for what is no more."""
+    really = group_module._freezes
+
+    def removed_first(directory: str, *, unified: bool) -> bool:
+        group.delete()
+        return really(directory, unified=unified)
+
+    monkeypatch.setattr(Cgroup, "_kill_at_once", lambda _: False)
+    monkeypatch.setattr(group_module, "_freezes", removed_first)
+    begun = time.monotonic()
+    group.signal(signal.SIGKILL)
+    assert time.monotonic() - begun < 4
+    assert not group.exists()
 
 
 def test_a_fork_bomb_is_killed_without_the_kernels_kill(group: Cgroup, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -343,8 +343,11 @@ class Cgroup:
             still = not stop
             while True:
                 if stop and not still and directory is not None:
-                    with contextlib.suppress(OSError):
+                    try:
                         still = _freezes(directory, unified=self.unified)
+                    except OSError as error:
+                        # Removed by somebody else meanwhile: nobody is in it.
+                        still = error.errno in (errno.ENOENT, errno.ENODEV)
                 born = set(self.pids()) - signalled
                 for pid in born:
                     with contextlib.suppress(ProcessLookupError):
