@@ -266,3 +266,59 @@ def test_a_deep_directory_is_replaced(engine: Engine) -> None:
         tar.addfile(tarfile.TarInfo("deep"))
     engine.client.call("PUT", target, body=archive.getvalue())
     assert sh(engine, "stat -c %F /tmp/deep") == "regular empty file\n"
+
+
+def test_between_containers(engine: Engine, tmp_path: pathlib.Path) -> None:
+    run = engine.sampan
+    make = "mkdir -p /from/deep /to; echo one >/from/file; ln /from/file /from/hard; ln -s file /from/soft; sleep 600"
+    engine.docker("run", "-d", "--name", "one", "--network", "none", "box", "sh", "-c", make, check=True)
+    engine.docker("create", "--name", "two", "--network", "none", "box", "true", check=True)
+    deadline = time.monotonic() + 20
+    while engine.docker("exec", "one", "readlink", "/from/soft").stdout != "file\n":
+        assert time.monotonic() < deadline
+    run("cp", "one:/from", "two:/tmp", check=True)
+    run("cp", "one:/from", "two:/tmp/new", check=True)
+    run("cp", "one:/from/.", "two:/tmp/new/deep", check=True)
+    run("cp", "one:/from/file", "one:/to/other", check=True)
+    run("cp", "-L", "one:/from/soft", "two:/tmp", check=True)
+    run("cp", "two:/tmp", str(tmp_path), check=True)
+    for where in ("from", "new", "new/deep"):
+        place = tmp_path / "tmp" / where
+        assert (place / "file").read_text() == "one\n"
+        assert os.path.samefile(place / "file", place / "hard") and os.readlink(place / "soft") == "file"
+        assert (place / "deep").is_dir()
+    assert (tmp_path / "tmp/soft").read_text() == "one\n"
+    assert engine.docker("exec", "one", "cat", "/to/other").stdout == "one\n"
+    for words, message in (
+        (("one:/nosuch", "two:/tmp"), "Could not find the file /nosuch in container one"),
+        (("one:/from", "two:/bin/busybox"), "cannot copy directory"),
+        (("one:/from/file", "two:/nosuch/"), 'destination directory "/nosuch/" does not exist'),
+        (("one:/from", "nosuch:/tmp"), "No such container: nosuch"),
+    ):
+        done = run("cp", *words)
+        assert done.returncode == 1 and message in done.stderr
+
+
+def test_volumes_below_a_directory_of_a_stopped_container(engine: Engine, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "single").write_text("single\n")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner/file").write_text("inner\n")
+    engine.docker(
+        "run", "--name", "holds", "--network", "none", "-v", "vol:/tmp/vol", "-v", f"{tmp_path}/inner:/tmp/vol/inner",
+        "-v", f"{tmp_path}/single:/tmp/single", "box", "sh", "-c",
+        "echo v >/tmp/vol/file; chmod 751 /tmp/vol; echo own >/tmp/own", check=True,
+    )  # fmt: skip
+    engine.docker("create", "--name", "fresh", "--network", "none", "-v", "vol:/tmp/vol", "box", "true", check=True)
+    for name, source in (("holds", "/tmp"), ("holds", "/tmp/."), ("holds", "/tmp/vol"), ("fresh", "/tmp")):
+        into = tmp_path / f"out{name}{source.replace('/', '_')}"
+        engine.docker("cp", f"{name}:{source}", str(into), check=True)
+        vol = into if source == "/tmp/vol" else into / "vol"
+        assert (vol / "file").read_text() == "v\n"
+        assert vol.stat().st_mode & 0o777 == 0o751
+        if name == "holds":
+            assert (vol / "inner/file").read_text() == "inner\n"
+        if vol != into and name == "holds":
+            assert ((into / "own").read_text(), (into / "single").read_text()) == ("own\n", "single\n")
+    engine.docker("rm", "holds", "fresh", check=True)
+    engine.docker("volume", "rm", "vol", check=True)
+    assert engine.left_over() == []

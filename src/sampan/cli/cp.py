@@ -32,8 +32,9 @@ _PLACE = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 def parser(name: str) -> Parser:
     made = Parser(
-        name, "[OPTIONS] CONTAINER:SRC DEST|-\n  or: SRC|- CONTAINER:DEST", "Copy files between a container and here", 1
-    )
+        name, "[OPTIONS] CONTAINER:SRC DEST|-\n  or: SRC|- CONTAINER:DEST\n  or: CONTAINER:SRC CONTAINER:DEST",
+        "Copy files between a container and here, or another container", 1,
+    )  # fmt: skip
     made.add_argument("-a", "--archive", action="store_true", help="owned by the container's user")
     made.add_argument("-L", "--follow-link", action="store_true", help="what a link in SRC leads to, not the link")
     made.add_argument("-q", "--quiet", action="store_true", help="accepted; nothing is shown in any case")
@@ -46,8 +47,8 @@ def main(name: str, words: list[str], context: Context) -> int:
     flags = parser(name).parse_args(words)
     source, destination = _split(flags.source), _split(flags.destination)
     if source[0] and destination[0]:
-        raise InvalidArgument("copying between containers is not supported")
-    if source[0]:
+        _copy_across(context.client, source, destination, flags.follow_link, flags.archive)
+    elif source[0]:
         _copy_out(context.client, *source, destination[1], flags.follow_link)
     elif destination[0]:
         _copy_in(context.client, source[1], *destination, flags.follow_link, flags.archive)
@@ -91,14 +92,11 @@ def _look(client: Client, container: str, path: str, follow: bool) -> _Found | N
 
 
 def _copy_in(client: Client, source: str, container: str, path: str, follow: bool, owner: bool) -> None:
-    found = _look(client, container, path, True)
-    into_directory = found is not None and bool(found.mode & _DIRECTORY)
-    if found is not None:
-        path = found.path
     if source == "-":
-        if not into_directory:
+        found = _look(client, container, path, True)
+        if found is None or not found.mode & _DIRECTORY:
             raise InvalidArgument(f'destination "{container}:{path}" must be a directory')
-        _put(client, container, path, sys.stdin.buffer, owner)
+        _put(client, container, found.path, sys.stdin.buffer, owner)
         return
     local = os.path.realpath(source) if follow else source
     try:
@@ -108,20 +106,27 @@ def _copy_in(client: Client, source: str, container: str, path: str, follow: boo
     is_directory = stat.S_ISDIR(status.st_mode)
     if source.endswith("/") and not is_directory:
         raise InvalidArgument(f"{source}: not a directory")
-    if into_directory:
-        name = "." if source.endswith("/.") or source == "." else os.path.basename(os.path.abspath(source))
-        target = path
-    else:
-        if found is not None and is_directory:
-            raise InvalidArgument("cannot copy directory")
-        if path.endswith("/") and not is_directory:
-            raise NotFound(f'destination directory "{path}" does not exist')
-        target, name = posixpath.split(path.rstrip("/"))
+    whole = "." if source.endswith("/.") or source == "." else os.path.basename(os.path.abspath(source))
+    target, name = _target(client, container, path, whole, is_directory)
     with tempfile.TemporaryFile() as file:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
             archive.add(local, arcname=name)
         file.seek(0)
-        _put(client, container, target or "/", file, owner)
+        _put(client, container, target, file, owner)
+
+
+def _target(client: Client, container: str, path: str, name: str, is_directory: bool) -> tuple[str, str]:
+    """The directory that an archive goes into, and by what name: `name` in a directory that is there, else the path's
+    last part."""
+    found = _look(client, container, path, True)
+    if found is not None and found.mode & _DIRECTORY:
+        return found.path, name
+    if found is not None and is_directory:
+        raise InvalidArgument("cannot copy directory")
+    if path.endswith("/") and not is_directory:
+        raise NotFound(f'destination directory "{path}" does not exist')
+    target, name = posixpath.split((found.path if found is not None else path).rstrip("/"))
+    return target or "/", name
 
 
 def _put(client: Client, container: str, path: str, file: BinaryIO, owner: bool) -> None:
@@ -163,6 +168,34 @@ def _copy_out(client: Client, container: str, path: str, destination: str, follo
             pass
 
 
+def _copy_across(
+    client: Client, source: tuple[str, str], destination: tuple[str, str], follow: bool, owner: bool
+) -> None:  # fmt: skip
+    """From one container into another, or into the same: nothing is unpacked here."""
+    container, path = source
+    found = _look(client, container, path, follow)
+    if found is None:
+        raise NotFound(f"Could not find the file {path} in container {container}")
+    whole = "." if path.endswith("/.") else posixpath.basename(path.rstrip("/")) or "."
+    target, name = _target(client, *destination, whole, bool(found.mode & _DIRECTORY))
+    answer = client.stream("GET", f"/containers/{container}/archive?path={quoted(found.path)}")
+    with contextlib.closing(answer) as response, tempfile.TemporaryFile() as file:
+        reader = _Reader(response.chunks())
+        with (
+            tarfile.open(fileobj=reader, mode="r|") as archive,  # type: ignore[call-overload]
+            tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as renamed,
+        ):
+            for entry in archive:
+                entry.name = "/".join(_renamed(entry.name, name))
+                if entry.islnk():
+                    entry.linkname = "/".join(_renamed(entry.linkname, name))
+                for key in ("path", "linkpath"):
+                    entry.pax_headers.pop(key, None)
+                renamed.addfile(entry, archive.extractfile(entry) if entry.isreg() else None)
+        file.seek(0)
+        _put(client, destination[0], target, file, owner)
+
+
 class _Reader:
     """Pieces as a file."""
 
@@ -188,8 +221,6 @@ def unpack(archive: tarfile.TarFile, into: str, name: str | None) -> None:
     try:
         for entry in archive:
             parts = _renamed(entry.name, name)
-            if parts is None:
-                continue
             if entry.isdir():
                 os.close(_directory(top, parts))
                 directories.append((parts, entry))
@@ -213,7 +244,7 @@ def unpack(archive: tarfile.TarFile, into: str, name: str | None) -> None:
         os.close(top)
 
 
-def _renamed(shown: str, name: str | None) -> list[str] | None:
+def _renamed(shown: str, name: str | None) -> list[str]:
     parts = [part for part in shown.split("/") if part not in ("", ".")]
     if ".." in parts:
         raise InvalidArgument(f"{shown!r}: the container's archive leads out of its directory")

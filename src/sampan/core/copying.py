@@ -30,7 +30,7 @@ from sampan.core.snapshots.tarwalk import (
     shown,
 )
 from sampan.core.snapshots.tree import check_entry
-from sampan.core.trees import Sink, write_entry
+from sampan.core.trees import Grafts, Sink, write_entry
 from sampan.errors import InvalidArgument, NotFound, ResourceExhausted
 from sampan.linux.fs import make_directories, of_descriptor, open_in_root, resolve_in_root
 from sampan.linux.trees import remove_tree
@@ -52,7 +52,7 @@ _KINDS = {
 @dataclass(frozen=True)
 class PathStat:
     """What lies at a path. `mode`: Go's os.FileMode. `mtime`: nanoseconds since the epoch. `link_target`: where a link
-    leads, inside the container."""
+    leads, inside the container. `name`: the last part of the path as it was asked for."""
 
     name: str
     size: int
@@ -82,17 +82,25 @@ def _place(root: int, path: str) -> Iterator[tuple[int, str]]:
         os.close(parent)
 
 
-def path_stat(root: int, path: str) -> PathStat:
-    """Raises NotFound with the path."""
+@contextlib.contextmanager
+def _present(root: int, path: str) -> Iterator[tuple[int, str, os.stat_result]]:
+    """The same with what lies there."""
     with _place(root, path) as (parent, name):
         try:
             found = os.stat(name, dir_fd=parent, follow_symlinks=False)
         except _MISSING:
             raise NotFound(path) from None
+        yield parent, name, found
+
+
+def path_stat(root: int, path: str) -> PathStat:
+    """Raises NotFound with the path."""
+    with _present(root, path) as (_, _, found):
+        pass
     target = resolve_in_root(root, path) if stat.S_ISLNK(found.st_mode) else ""
     return PathStat(
-        name=posixpath.basename(posixpath.normpath(f"/{path}")) or "/", size=found.st_size,
-        mode=go_mode(found.st_mode), mtime=found.st_mtime_ns, link_target=target,
+        name=path.rstrip("/").rpartition("/")[2] or "/", size=found.st_size, mode=go_mode(found.st_mode),
+        mtime=found.st_mtime_ns, link_target=target,
     )  # fmt: skip
 
 
@@ -102,18 +110,16 @@ def go_mode(mode: int) -> int:
     return stat.S_IMODE(mode) & 0o777 | bits | _KINDS.get(stat.S_IFMT(mode), 0)
 
 
-def read_path(root: int, path: str, out: Sink) -> None:
-    """A tar of what lies there, named by the path's last part; a directory's content alone, as `./…`, for `path/.`.
+def read_path(root: int, path: str, out: Sink, *, asked: str = "", grafts: Grafts | None = None) -> None:
+    """A tar of what lies there, named by the last part of `asked` (else of the path); a directory's content alone, as
+    `./…`, for `path/.`. `grafts`: what is mounted below it, when it is mounted.
 
     Raises NotFound with the path, InvalidArgument for names that are too long for an archive.
     """
-    base = "." if path.endswith("/.") else posixpath.basename(posixpath.normpath(f"/{path}"))
-    with _place(root, path) as (parent, name):
-        try:
-            os.stat(name, dir_fd=parent, follow_symlinks=False)
-        except _MISSING:
-            raise NotFound(path) from None
-        write_entry(parent, name, base or "/", out)
+    asked = asked or path
+    base = "." if asked.endswith("/.") else posixpath.basename(posixpath.normpath(f"/{asked}"))
+    with _present(root, path) as (parent, name, _):
+        write_entry(parent, name, base or "/", out, grafts)
 
 
 def write_into(

@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO, Protocol
 
 from sampan.core.changes import Change, Kind, open_directory
@@ -58,17 +58,15 @@ def write_all(root: int, out: Sink) -> None:
     writer.finish()
 
 
-def write_entry(directory: int, name: str, shown: str, out: Sink) -> None:
+Grafts = Mapping[str, tuple[int, str]]
+"""What lies elsewhere: by the path below the top, an open directory and the name there."""
+
+
+def write_entry(directory: int, name: str, shown: str, out: Sink, grafts: Grafts | None = None) -> None:
     """One entry of an open directory, as `shown`, with all that is below it. Raises as `write_tree` does."""
     writer = _Writer(out)
     with _too_deep():
-        if writer.add(directory, name, shown):
-            with _unless_gone():
-                top = open_directory(directory, name)
-                try:
-                    writer.below(top, f"{shown.rstrip('/')}/")
-                finally:
-                    os.close(top)
+        writer.whole(directory, name, shown, grafts or {})
     writer.finish()
 
 
@@ -140,8 +138,19 @@ class _Writer:
                 self._file(entry, content, opened)
         return False
 
-    def below(self, root: int, prefix: str = "") -> None:
+    def whole(self, directory: int, name: str, path: str, grafts: Grafts) -> None:
+        """One entry, as `path`, with all that is below it."""
+        if self.add(directory, name, path):
+            with _unless_gone():
+                top = open_directory(directory, name)
+                try:
+                    self.below(top, f"{path.rstrip('/')}/", grafts)
+                finally:
+                    os.close(top)
+
+    def below(self, root: int, prefix: str = "", grafts: Grafts | None = None) -> None:
         """Everything below an open directory, with something before its names."""
+        grafts = grafts or {}
         waiting = [""]
         while waiting:
             path = waiting.pop()
@@ -151,10 +160,16 @@ class _Writer:
                     if file_system(directory) in _KERNELS:
                         continue
                     found = [f"{path}/{name}" if path else name for name in sorted(os.listdir(directory))]
+                    found = [each for each in found if each not in grafts]
                     into = [each for each in found if self.add(directory, each.rpartition("/")[2], prefix + each)]
                 finally:
                     os.close(directory)
                 waiting += reversed(into)
+        for path, (directory, name) in grafts.items():
+            if not any(path.startswith(f"{other}/") for other in grafts):
+                inside = ((each, there) for each, there in grafts.items() if each.startswith(f"{path}/"))
+                inner = {each.removeprefix(f"{path}/"): there for each, there in inside}
+                self.whole(directory, name, prefix + path, inner)
 
     def _file(self, entry: tarfile.TarInfo, content: BinaryIO, status: os.stat_result) -> None:
         key = status.st_dev, status.st_ino

@@ -6,9 +6,10 @@ import contextlib
 import os
 import posixpath
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from sampan.core.trees import Grafts
 from sampan.engine.blocking import run_blocking
 from sampan.engine.containers import sources
 from sampan.engine.containers.container import Container
@@ -24,10 +25,12 @@ _ROOT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 @dataclass(frozen=True)
 class Place:
-    """A path of a container: an open directory that is the root of all look-ups, and the path from there."""
+    """A path of a container: an open directory that is the root of all look-ups, and the path from there. `below`: what
+    would be mounted below the path, were the container running."""
 
     root: int
     path: str
+    below: Grafts = field(default_factory=dict)
 
 
 @contextlib.asynccontextmanager
@@ -57,14 +60,12 @@ async def place(engine: Engine, container: Container, path: str, *, write: bool 
                 await run_blocking(_check_writable, container, root, path)
             async with _sources(engine, container) as points:
                 found, inside = await run_blocking(_mount_of, points, root, path)
-                if found is None:
-                    yield Place(root, path)
-                else:
-                    source = os.open(found.source, _ROOT)
-                    try:
-                        yield Place(source, inside)
-                    finally:
-                        os.close(source)
+                with contextlib.ExitStack() as opened:
+                    below = {} if write else await run_blocking(_below, points, root, path, opened)
+                    if found is None:
+                        yield Place(root, path, below)
+                    else:
+                        yield Place(_opened(found.source, opened), inside, below)
         finally:
             os.close(root)
             await run_blocking(snapshots.unmount, container.id)
@@ -104,11 +105,35 @@ def _mount_of(points: Sequence[MountPoint], root: int, path: str) -> tuple[Mount
     """The mount that a path of a stopped container lies in, and the path from there. A trailing `/.` stays."""
     whole = _resolved(root, path)
     tail = path[len(path.rstrip("/.")) :] if path.endswith(("/", "/.")) else ""
-    for point in sorted(points, key=lambda each: -len(each.destination)):
-        inside = point.type != "tmpfs" and f"{whole}/".startswith(f"{point.destination}/")
-        if inside and os.path.isdir(point.source):
+    for point in _holding(points, whole):
+        if point.type != "tmpfs" and os.path.isdir(point.source):
             return point, (whole.removeprefix(point.destination) or "/") + tail
     return None, path
+
+
+def _below(points: Sequence[MountPoint], root: int, path: str, opened: contextlib.ExitStack) -> Grafts:
+    """What is mounted below a path of a stopped container, by the path from there."""
+    whole = _resolved(root, path).rstrip("/")
+    found: dict[str, tuple[int, str]] = {}
+    for point in points:
+        if point.type != "tmpfs" and point.destination.startswith(f"{whole}/"):
+            source = os.path.realpath(point.source)
+            with contextlib.suppress(OSError):
+                parent = _opened(os.path.dirname(source), opened)
+                found[point.destination.removeprefix(f"{whole}/")] = (parent, os.path.basename(source) or ".")
+    return found
+
+
+def _opened(directory: str, opened: contextlib.ExitStack) -> int:
+    descriptor = os.open(directory, _ROOT)
+    opened.callback(os.close, descriptor)
+    return descriptor
+
+
+def _holding(points: Sequence[MountPoint], path: str) -> list[MountPoint]:
+    """The mounts that a path lies in, the innermost first."""
+    found = [each for each in points if f"{path}/".startswith(f"{each.destination}/")]
+    return sorted(found, key=lambda each: -len(each.destination))
 
 
 def _resolved(root: int, path: str) -> str:
@@ -119,11 +144,9 @@ def _resolved(root: int, path: str) -> str:
 
 
 def _check_writable(container: Container, root: int, path: str) -> None:
-    whole = _resolved(root, path)
-    for point in sorted(container.record.mounts, key=lambda each: -len(each.destination)):
-        if f"{whole}/".startswith(f"{point.destination}/"):
-            if not point.writable:
-                raise Forbidden("mounted volume is marked read-only")
-            return
+    for point in _holding(container.record.mounts, _resolved(root, path))[:1]:
+        if not point.writable:
+            raise Forbidden("mounted volume is marked read-only")
+        return
     if container.record.host_config.readonly_rootfs:
         raise Forbidden("container rootfs is marked read-only")

@@ -53,7 +53,10 @@ class ArchiveRoutes:
             header = await _stat(container, path, found)
             response = web.StreamResponse(headers={**HEADERS, _HEADER: header, "Content-Type": "application/x-tar"})
             await response.prepare(request)
-            await send(lambda out: copying.read_path(found.root, found.path, out), response.write)
+            await send(
+                lambda out: copying.read_path(found.root, found.path, out, asked=path, grafts=found.below),
+                response.write,
+            )
         self._engine.containers.publish(container, "archive-path")
         return response
 
@@ -91,9 +94,8 @@ async def _stat(container: Container, path: str, found: Place) -> str:
         seen = await run_blocking(copying.path_stat, found.root, found.path)
     except NotFound:
         raise _missing(container, path) from None
-    name = path.rstrip("/").removesuffix("/.").rpartition("/")[2] or "/"
     document = _PathStat(
-        name=name, size=seen.size, mode=seen.mode, mtime=rfc3339(seen.mtime), link_target=seen.link_target
+        name=seen.name, size=seen.size, mode=seen.mode, mtime=rfc3339(seen.mtime), link_target=seen.link_target
     )
     return base64.b64encode(msgspec.json.encode(document)).decode()
 
