@@ -15,15 +15,17 @@ from sampan.engine.containers import health, links, networking
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.defaults import DEFAULT_NETWORK
 from sampan.engine.containers.record import Record, rfc3339
+from sampan.engine.http.filters import boolean_filter
 from sampan.errors import InvalidArgument, NotFound, SampanError
 from sampan.network.endpoints import PortBinding as Published
+from sampan.network.ports import parse_range
 
 if TYPE_CHECKING:
     from sampan.engine.services import Engine
 
 _FILTERS = (
-    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "label", "name", "network", "publish", "since",
-    "status", "volume",
+    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network",
+    "publish", "since", "status", "volume",
 )  # fmt: skip
 _STATUSES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
 _HEALTH = ("none", "starting", "healthy", "unhealthy")
@@ -120,17 +122,7 @@ def summary(
 ) -> api.ContainerSummary:  # fmt: skip
     """`others`: the names that links give, by id."""
     record = container.record
-    bindings = engine.network.bindings(record.id) if container.running else ()
     annotations = record.host_config.annotations if api_version >= (1, 46) else None
-    published = {(each.container_port, each.protocol) for each in bindings}
-    ports = [
-        api.Port(ip=each.host_ip, private_port=each.container_port, public_port=each.host_port, type=each.protocol)
-        for each in bindings
-    ]
-    for name in record.config.exposed_ports or {} if container.running else ():
-        port, _, protocol = name.partition("/")
-        if port.isdigit() and (int(port), protocol or "tcp") not in published:
-            ports.append(api.Port(private_port=int(port), type=protocol or "tcp"))
     return api.ContainerSummary(
         id=record.id,
         names=(*(others or {}).get(record.id, ()), f"/{record.name}"),
@@ -138,7 +130,7 @@ def summary(
         image_id=record.image,
         command=_command(container),
         created=record.created // 1_000_000_000,
-        ports=tuple(ports),
+        ports=tuple(_published(engine, container)),
         size_rw=(engine.core.snapshots.usage(record.id) or msgspec.UNSET) if size else msgspec.UNSET,
         size_root_fs=(_size_root_fs(engine, container) or msgspec.UNSET) if size else msgspec.UNSET,
         labels=record.config.labels or {},
@@ -150,6 +142,23 @@ def summary(
         network_settings=api.SummaryNetworks(networks=_networks(container)),
         mounts=_mounts(container),
     )
+
+
+def _published(engine: Engine, container: Container) -> list[api.Port]:
+    """While it runs: what is published, and what is merely exposed."""
+    if not container.running:
+        return []
+    bindings = engine.network.bindings(container.id)
+    published = {(each.container_port, each.protocol) for each in bindings}
+    ports = [
+        api.Port(ip=each.host_ip, private_port=each.container_port, public_port=each.host_port, type=each.protocol)
+        for each in bindings
+    ]
+    for name in container.record.config.exposed_ports or {}:
+        port, _, protocol = name.partition("/")
+        if port.isdigit() and (int(port), protocol or "tcp") not in published:
+            ports.append(api.Port(private_port=int(port), type=protocol or "tcp"))
+    return ports
 
 
 def _network_mode(container: Container) -> str:
@@ -258,10 +267,12 @@ def listed(engine: Engine, filters: Mapping[str, list[str]], *, all_: bool, limi
             raise InvalidArgument(f"invalid filter '{name}'")
     for status in filters.get("health", ()):
         if status not in _HEALTH:
-            raise InvalidArgument(f"invalid filter 'health={status}': unrecognized health status: {status}")
-    for name in ("is-task", "publish", "expose"):
-        if filters.get(name):
-            raise InvalidArgument(f"filter {name} is not supported yet")
+            raise InvalidArgument(
+                f"invalid filter 'health={status}': invalid value for health ({status}): must be one of "
+                + ", ".join(_HEALTH)
+            )
+    is_task = boolean_filter(filters, "is-task")
+    exposed, published = _wanted_ports(filters, "expose"), _wanted_ports(filters, "publish")
     for status in filters.get("status", ()):
         if status not in _STATUSES:
             raise InvalidArgument(
@@ -277,7 +288,33 @@ def listed(engine: Engine, filters: Mapping[str, list[str]], *, all_: bool, limi
     containers = _between(engine, containers, filters)
     images = {_image_id(engine, name) for name in filters.get("ancestor", ())}
     found = [each for each in containers if _matches(each, filters) and (not images or each.record.image in images)]
+    if exposed or published:
+        found = [each for each in found if _has_port(engine, each, exposed, published)]
+    if is_task:
+        found = []  # A task is a swarm's.
     return found[:limit] if limit > 0 else found
+
+
+def _wanted_ports(filters: Mapping[str, list[str]], name: str) -> set[tuple[int, str]]:
+    """`80`, `80/udp` or `80-90/tcp`. Raises InvalidArgument in Docker's words."""
+    found: set[tuple[int, str]] = set()
+    for text in filters.get(name, ()):
+        number, _, protocol = text.partition("/")
+        try:
+            first, last = parse_range(number)
+        except InvalidArgument as error:
+            raise InvalidArgument(f"error while looking up for {name} {text}: {error.message}") from None
+        found |= {(port, protocol or "tcp") for port in range(first, last + 1)}
+    return found
+
+
+def _has_port(
+    engine: Engine, container: Container, exposed: set[tuple[int, str]], published: set[tuple[int, str]]
+) -> bool:  # fmt: skip
+    return any(
+        (each.private_port, each.type) in exposed or (each.public_port, each.type) in published
+        for each in _published(engine, container)
+    )
 
 
 def _image_id(engine: Engine, name: str) -> str:
