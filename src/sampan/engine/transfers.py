@@ -13,7 +13,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import BinaryIO, TypeVar
 
 from sampan.engine.blocking import run_blocking
-from sampan.errors import DataCorrupt
+from sampan.errors import DataCorrupt, InvalidArgument
 
 T = TypeVar("T")
 
@@ -39,7 +39,8 @@ async def receive(chunks: AsyncIterable[bytes], consume: Callable[[BinaryIO], T]
     """Run `consume` in a thread on a file that has what comes in; returns what it returns.
 
     It need not read all: the rest is thrown away. A client that goes away in the middle looks like a short file; then
-    what `consume` said of it counts, or DataCorrupt if it found nothing wrong.
+    what `consume` said of it counts, or InvalidArgument if it found nothing wrong. What is corrupt is the client's
+    doing: InvalidArgument, where `consume` raises DataCorrupt.
     """
     reading, writing = _pipe()
 
@@ -57,9 +58,12 @@ async def receive(chunks: AsyncIterable[bytes], consume: Callable[[BinaryIO], T]
             await _drain(chunks)
     except Exception as error:
         lost = error
-    result = await consumed
+    try:
+        result = await consumed
+    except DataCorrupt as error:
+        raise InvalidArgument(error.message) from error
     if lost is not None:
-        raise DataCorrupt(f"the transfer was cut short: {lost}") from lost
+        raise InvalidArgument(f"the transfer was cut short: {lost}") from lost
     return result
 
 
