@@ -25,6 +25,7 @@ import msgspec
 
 import sampan
 from sampan.errors import DataCorrupt, Internal, Unavailable, from_kind
+from sampan.faults import inherited
 from sampan.linux.process import TITLE_ROOM
 from sampan.linux.sealed import sealed_copy
 from sampan.oci.runtime import LinuxResources
@@ -273,7 +274,8 @@ class Spawner:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-I", "-S", "-c", code, TITLE_ROOM, executable=f"/proc/self/fd/{sealed}",
                 pass_fds=(theirs.fileno(), sealed), stdin=asyncio.subprocess.DEVNULL, stdout=self._log,
-                stderr=self._log, start_new_session=True, cwd="/", env={"PATH": os.defpath, "LANG": "C.UTF-8"},
+                stderr=self._log, start_new_session=True, cwd="/",
+                env={"PATH": os.defpath, "LANG": "C.UTF-8", **inherited()},
             )  # fmt: skip
         except OSError as error:
             ours.close()

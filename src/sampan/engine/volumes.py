@@ -176,11 +176,12 @@ class Volumes:
         return volume
 
     def anonymous(
-        self, labels: Mapping[str, str] | None = None, *, driver: str = "", options: Mapping[str, str] | None = None
-    ) -> Volume:
+        self, labels: Mapping[str, str] | None = None, *, driver: str = "", options: Mapping[str, str] | None = None,
+        name: str = "",
+    ) -> Volume:  # fmt: skip
         """A new volume with a name of its own, that `prune` and `rm -v` take away. Raises as `create`."""
         labels = {**(labels or {}), ANONYMOUS_LABEL: ""}
-        return self.create(os.urandom(32).hex(), labels, driver=driver, options=options)
+        return self.create(name or os.urandom(32).hex(), labels, driver=driver, options=options)
 
     def get(self, name: str) -> Volume:
         """Raises NotFound."""

@@ -25,6 +25,7 @@ from typing import NoReturn
 import msgspec
 
 from sampan.errors import Internal, SampanError
+from sampan.faults import stage
 from sampan.linux import process
 from sampan.runtime import state, sync
 from sampan.runtime.container import Container, Stdio, opened
@@ -102,6 +103,7 @@ def _wait(connection: socket.socket) -> NoReturn:
                 order.id, order.bundle, order.state_root, Stdio(*stdio), window=order.window, newborn=newborn,
                 options=_OURS,
             )  # fmt: skip
+            stage("maker.made")
             try:
                 sync.send(connection, sync.MADE + msgspec.msgpack.encode(container.record), *container.descriptors)
             except OSError:  # The shim was killed: nobody would ever start it.

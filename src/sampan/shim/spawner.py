@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from sampan.errors import DataCorrupt, SampanError, kind_of
+from sampan.faults import stage
 from sampan.linux import mount, namespaces, process
 from sampan.linux.cgroup import hierarchies
 from sampan.runtime.newborn import rehearse
@@ -102,7 +103,9 @@ class Spawner:
     def _serve(self, envelope: Envelope, descriptors: list[int]) -> None:
         match envelope.body:
             case Spawn():
+                stage("spawner.asked")
                 self._spawn(envelope, descriptors)
+                stage("spawner.handed")
             case OpenNetns() | EnterNetns() | OpenNames():
                 self._open_in_namespace(envelope.number, envelope.body)
             case StartNames():
@@ -120,6 +123,7 @@ class Spawner:
                 os.close(os.open(request.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o444))
                 try:
                     namespaces.unshare(namespaces.CLONE_NEWNET)
+                    stage("spawner.unshared")
                     mount.mount("/proc/self/ns/net", request.path, flags=mount.MS_BIND)
                 except OSError:
                     os.unlink(request.path)

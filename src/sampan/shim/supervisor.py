@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sampan.errors import Conflict, InvalidArgument, NotFound, SampanError, Unavailable
+from sampan.faults import stage
 from sampan.linux import process
 from sampan.shim import connections
 from sampan.shim.connections import Connection
@@ -71,11 +72,14 @@ class Supervisor:
     def start(self, number: int, start: bool, attachments: list[tuple[int, msg.Attachment]]) -> bool:
         """Create (and start) the container, and answer the Spawn. False: there is nothing to supervise."""
         try:
+            stage("shim.asked")
             self._make_task(attachments)
+            stage("shim.created")
             assert self._task is not None
             pid = self._task.pid
             if start:
                 self._start_task()
+                stage("shim.started")
         except (SampanError, OSError) as error:
             self._clean_up()
             self._control.fail(number, error)
@@ -84,6 +88,7 @@ class Supervisor:
             self._control.answer(number, msg.Started(pid=pid, started_at=self._started_at))
         else:
             self._control.answer(number, msg.Created(pid=pid))
+        stage("shim.answered")
         return True
 
     def run(self) -> None:
@@ -214,6 +219,7 @@ class Supervisor:
     def _restart(self) -> None:
         self._restart_timer = None
         self._restart_count += 1
+        stage("shim.restarting")
         assert self._exited is not None
         try:
             self._make_task([])
@@ -239,13 +245,16 @@ class Supervisor:
 
     def _record(self, exited: msg.Exited) -> None:
         """The exit is on permanent storage before anyone is told."""
+        stage("shim.ended")
         self._exited = exited
         path = self._create.exit_path
         with contextlib.suppress(OSError):  # A full disk: those who are connected hear of it all the same.
             with open(path + ".new", "wb") as file:
                 file.write(msgspec.json.encode(exited))
             os.rename(path + ".new", path)
+        stage("shim.recorded")
         self._tell(exited)
+        stage("shim.told")
 
     def _ended(self) -> None:
         """It has ended for good."""
@@ -378,6 +387,7 @@ class Supervisor:
         attachments = list(zip(descriptors, request.attachments, strict=True))
         running = ExecTask(self._loop, task.container, request, attachments, self._exec_ended, self._detached)
         self._execs[request.exec_id] = running
+        stage("shim.exec")
         return msg.ExecStarted(exec_id=request.exec_id, pid=running.pid)
 
     def _exec_ended(self, exited: msg.ExecExited) -> None:
@@ -397,6 +407,7 @@ class Supervisor:
     def _attach(self, request: msg.Attach, descriptors: list[int]) -> msg.Reply:
         if len(descriptors) != 1:
             raise InvalidArgument("attach: one descriptor is needed")
+        stage("shim.attach")
         self._running(request.exec_id).streams.attach(descriptors[0], request.attachment)
         return msg.Done()
 

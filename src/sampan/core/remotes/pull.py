@@ -30,6 +30,7 @@ from sampan.errors import (
     Unavailable,
     Unsupported,
 )
+from sampan.faults import stage
 from sampan.oci.image import INDEXES, OCI_CONFIG, Descriptor, ImageConfig, Index, Manifest, Platform, decode
 from sampan.oci.reference import Reference
 
@@ -150,6 +151,7 @@ class Puller:
                 config = _document(config_data, ImageConfig, f"image {manifest.config.digest}")
                 _check_config(wanted, manifest, config, platform)
                 await self._layers.make(remote, wanted.name, manifest, config, tell)
+                stage("pull.unpacked")
             except SampanError as error:
                 raise explained(error, wanted) from error
             return await self._name(wanted, found, tell)
@@ -160,6 +162,7 @@ class Puller:
         blobs = [found.descriptor.digest, *(each.digest for each in (found.manifest.config, *found.manifest.layers))]
         metadata = self._core.metadata
         intent = await self._run_blocking(metadata.begin, PULL, wanted.familiar, msgspec.json.encode(blobs))
+        stage("pull.announced")
         try:
             yield
         finally:
@@ -173,6 +176,7 @@ class Puller:
             core.images.add, manifest.config.digest, found.descriptor.digest,
             tags=[wanted] if wanted.tag else [], digests=[named],
         )  # fmt: skip
+        stage("pull.named")
         await tell(Progress(status=f"Digest: {found.top.digest}"))
         return image, before != image.id
 

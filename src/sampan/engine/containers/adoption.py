@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sampan.core.tasks import Task
-from sampan.engine.containers import sources
+from sampan.engine.containers import anonymous, sources
 from sampan.engine.containers.container import Container
+from sampan.engine.containers.remains import release
 from sampan.engine.containers.revival import is_boot, is_due
 from sampan.errors import SampanError, Unavailable
 from sampan.shimapi import messages as msg
@@ -59,6 +60,7 @@ def _remove_leftovers(engine: Engine, containers: Containers) -> None:
     for name in core.snapshots.containers():
         if sources.owner(name) not in known:
             core.snapshots.remove_container(name)
+    anonymous.finish(engine, known)
 
 
 def _resume(containers: Containers, container: Container, task: Task) -> None:
@@ -76,13 +78,19 @@ def _resume(containers: Containers, container: Container, task: Task) -> None:
 
 def _settle(engine: Engine, containers: Containers, container: Container) -> None:
     """No shim: how did it end, if it ran?"""
-    if not container.record.state.running:
+    exited = _last_exit(engine, container)
+    state = container.record.state
+    unheard = exited is not None and exited.started_at > state.started_at
+    if not state.running and not unheard:
+        if os.path.isdir(engine.core.paths.shim(container.id)):
+            # A start that was cut short, or an end whose remains nobody has taken away.
+            container.given_back.clear()
+            containers.in_background(_tidy(engine, container))
         if container.record.host_config.auto_remove and (
             container.record.state.finished_at or container.record.state.error
         ):
             containers.in_background(_remove(containers, container))
         return
-    exited = _last_exit(engine, container)
     if exited is None:
         # The shim was killed, or the machine went down: nobody saw the end.
         exited = msg.Exited(id=container.id, pid=0, exit_status=255, exited_at=time.time_ns())
@@ -97,6 +105,14 @@ def _last_exit(engine: Engine, container: Container) -> msg.Exited | None:
         if exited.started_at >= container.record.state.started_at or exited.will_restart:
             return exited
     return None
+
+
+async def _tidy(engine: Engine, container: Container) -> None:
+    try:
+        await release(engine, container)
+        container.released = True
+    finally:
+        container.given_back.set()
 
 
 async def _remove(containers: Containers, container: Container) -> None:

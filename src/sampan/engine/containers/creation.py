@@ -11,12 +11,23 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sampan.api.containers import ContainerConfig, CreateRequest, EndpointSettings, HostConfig
-from sampan.engine.containers import accept, defaults, links, log_options, networking, ownership, sharing, sources
+from sampan.engine.containers import (
+    accept,
+    anonymous,
+    defaults,
+    links,
+    log_options,
+    networking,
+    ownership,
+    sharing,
+    sources,
+)
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.copyup import fill_volumes
 from sampan.engine.containers.mounts import borrowed, parse_volumes_from, wanted_mounts, with_volumes
 from sampan.engine.containers.record import Record, Records
 from sampan.errors import InvalidArgument, NotFound
+from sampan.faults import stage
 from sampan.linux.cgroup import hierarchies
 
 if TYPE_CHECKING:
@@ -74,25 +85,30 @@ def make(
         for name, mode in map(parse_volumes_from, host.volumes_from or ())
         for point in borrowed(_lender(engine, name).record.mounts, mode)
     ]
-    with contextlib.ExitStack() as undo:
-        mounts = wanted_mounts(host, tuple(config.volumes or {}), engine.config.data_root, others)
-        ownership.check(mounts)
-        if not deep_read_only:
-            mounts = [msgspec.structs.replace(point, deep_read_only=False) for point in mounts]
-        points = with_volumes(mounts, engine.volumes)
+    mounts = wanted_mounts(host, tuple(config.volumes or {}), engine.config.data_root, others)
+    ownership.check(mounts)
+    if not deep_read_only:
+        mounts = [msgspec.structs.replace(point, deep_read_only=False) for point in mounts]
+    fresh = [os.urandom(32).hex() for point in mounts if point.type == "volume" and not point.name]
+    with anonymous.announced(core.metadata, container_id, fresh), contextlib.ExitStack() as undo:
+        points = with_volumes(mounts, engine.volumes, fresh)
         undo.callback(engine.containers.remove_anonymous, points)
         undo.callback(sources.remove_images, engine, container_id, points)
         points = sources.add_images(engine, container_id, points)
         core.snapshots.create_container(container_id, image.top)
         undo.callback(core.snapshots.remove_container, container_id)
+        stage("create.layer")
         bundle = core.paths.bundle(container_id)
         os.mkdir(bundle, 0o710)
         undo.callback(shutil.rmtree, bundle, ignore_errors=True)
+        stage("create.bundle")
         fill_volumes(core.snapshots, engine.volumes, container_id, points)
         record = Record(
             id=container_id, name=name, created=time.time_ns(), image=image.id, config=config, host_config=host,
             mounts=points, networks=wanted,
         )  # fmt: skip
+        stage("create.filled")
         records.add(record)
+        stage("create.recorded")
         undo.pop_all()
     return record

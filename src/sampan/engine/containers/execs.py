@@ -19,6 +19,7 @@ from sampan.engine.containers.spec import environment, rlimits
 from sampan.engine.containers.users import resolve_user
 from sampan.engine.security.capabilities import available
 from sampan.errors import CommandNotExecutable, CommandNotFound, Conflict, InvalidArgument, NotFound, SampanError
+from sampan.faults import stage
 from sampan.oci.runtime import Box, Capabilities, Process
 from sampan.shimapi import messages as msg
 
@@ -130,6 +131,7 @@ class Execs:
         )  # fmt: skip
         found.running = True
         self._publish(found, f"exec_start: {found.command}")
+        stage("exec.asked")
         try:
             started = await task.exec(message, descriptors)
         except SampanError as error:
@@ -142,6 +144,7 @@ class Execs:
             own = "" if foreign else "exec failed: unable to start container process: "
             raise type(error)(f"OCI runtime exec failed: {own}{error.message}") from error
         found.pid = started.pid
+        stage("exec.started")
 
     def attachment(self, found: Exec, received: bytes) -> msg.Attachment:
         """How the client's connection is attached."""

@@ -277,9 +277,9 @@ def _tmpfs(path: str, options: str) -> MountPoint:
     )
 
 
-def with_volumes(points: list[MountPoint], volumes: Volumes) -> tuple[MountPoint, ...]:
-    """The mounts with their volumes made and found. Blocks. Raises what the volumes raise; anonymous ones that were
-    made before are removed again."""
+def with_volumes(points: list[MountPoint], volumes: Volumes, names: Sequence[str] = ()) -> tuple[MountPoint, ...]:
+    """The mounts with their volumes made and found; `names`: of the anonymous ones, in turn; none: any. Blocks. Raises what the
+    volumes raise; anonymous ones that were made before are removed again."""
     made: list[str] = []
     result: list[MountPoint] = []
     try:
@@ -290,7 +290,12 @@ def with_volumes(points: list[MountPoint], volumes: Volumes) -> tuple[MountPoint
                 if point.name:
                     volume = volumes.create(point.name, options.labels, driver=driver.name, options=driver.options)
                 else:
-                    volume = volumes.anonymous(options.labels, driver=driver.name, options=driver.options)
+                    volume = volumes.anonymous(
+                        options.labels,
+                        driver=driver.name,
+                        options=driver.options,
+                        name=names[len(made)] if names else "",
+                    )
                     made.append(volume.name)
                 point = msgspec.structs.replace(
                     point, name=volume.name, source=volume.mountpoint, volume_options=None

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from sampan.core.tasks import Task
 from sampan.engine import runtimes
 from sampan.engine.blocking import run_blocking
-from sampan.engine.containers import announce, sharing, sources, starting
+from sampan.engine.containers import announce, anonymous, sharing, sources, starting
 from sampan.engine.containers.container import Container
 from sampan.errors import SampanError
+from sampan.faults import stage
 from sampan.linux.cgroup import Cgroup
 from sampan.shimapi.messages import CleanUp
 
@@ -64,9 +65,28 @@ async def unmount(engine: Engine, container: Container) -> None:
         await run_blocking(engine.core.snapshots.unmount, container.id)
 
 
+def remove_files(engine: Engine, container: Container, volumes: bool) -> str | None:
+    """All that is kept of a container, and its row; `volumes`: its anonymous ones too. The name of the writable layer,
+    which is left to be discarded. Blocks."""
+    core, containers = engine.core, engine.containers
+    points = container.record.mounts if volumes else ()
+    with anonymous.announced(core.metadata, container.id, anonymous.of(points)):
+        layer = core.snapshots.forget_container(container.id)
+        stage("remove.forgotten")
+        sources.remove_images(engine, container.id, container.record.mounts)
+        shutil.rmtree(core.paths.bundle(container.id), ignore_errors=True)
+        stage("remove.files")
+        # The row at last: what a kill leaves before that is removed with the container once more.
+        containers.forget(container)
+        stage("remove.row")
+        containers.remove_anonymous(points)
+    return layer
+
+
 async def discard(engine: Engine, container: Container, layer: str) -> None:
     """Remove the files of a container that is gone: nobody has to wait for that."""
     await container.unmounted.wait()
+    stage("remove.discarding")
     try:
         await run_blocking(engine.core.snapshots.discard, layer)
         images = {container.record.image, *(point.image for point in container.record.mounts if point.image)}

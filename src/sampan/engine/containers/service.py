@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import time
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
@@ -18,13 +17,13 @@ import msgspec
 from sampan.api.containers import CreateRequest, HostConfig, UpdateRequest
 from sampan.core.tasks import Task
 from sampan.engine.blocking import run_blocking
-from sampan.engine.containers import accept, health, limits, links, revival, sources, starting, updating
+from sampan.engine.containers import accept, health, limits, links, revival, starting, updating
 from sampan.engine.containers.adoption import adopt
 from sampan.engine.containers.container import Container, End
 from sampan.engine.containers.creation import make
 from sampan.engine.containers.names import random_name
 from sampan.engine.containers.record import MountPoint, Record, Records
-from sampan.engine.containers.remains import discard, give_back, release, remove_remains, unmount
+from sampan.engine.containers.remains import discard, give_back, release, remove_files, remove_remains, unmount
 from sampan.engine.containers.signals import parse_signal
 from sampan.errors import (
     CommandNotExecutable,
@@ -37,7 +36,7 @@ from sampan.errors import (
     SampanError,
     Unavailable,
 )
-from sampan.oci.reference import parse_reference
+from sampan.faults import stage
 from sampan.shimapi import messages as msg
 
 if TYPE_CHECKING:
@@ -238,6 +237,7 @@ class Containers:
             self._not_started(container, error)
             raise
         container.task = task
+        stage("start.known")
         container.set_state(
             started_at=task.started_at, running=True, error="", exit_code=0, oom_killed=False, stopped_by_user=False,
             restart_count=0, health=health.begun(container.record),
@@ -246,6 +246,8 @@ class Containers:
         links.refresh(self._engine, self._containers.values(), container.id)
         for event in early:
             self._heard(container, event)
+        if not task.is_open:  # It was lost before it was known.
+            self._lost(container)
 
     def _not_started(self, container: Container, error: SampanError) -> None:
         code = 127 if isinstance(error, CommandNotFound) else 126 if isinstance(error, CommandNotExecutable) else 128
@@ -306,6 +308,7 @@ class Containers:
 
     def ended(self, container: Container, exited: msg.Exited) -> None:
         """The process has ended: for good, or until the shim starts it again."""
+        stage("end.heard")
         container.paused = False
         state = container.record.state
         ran = max(0, exited.exited_at - state.started_at) // 1_000_000_000
@@ -338,6 +341,7 @@ class Containers:
                 await give_back(self._engine, container, task)
             finally:
                 container.given_back.set()
+            stage("end.given-back")
             container.released = True
             container.tell_ended(end)
             if not auto_remove:
@@ -403,6 +407,7 @@ class Containers:
             with contextlib.suppress(NotFound, Conflict):
                 self.publish(container, "kill", {"signal": str(number)})
                 await container.task.kill(number, stop=True)
+            stage("stop.signalled")
             if container.paused and container.task is not None:
                 with contextlib.suppress(NotFound, Conflict):  # A frozen process may be killed.
                     await container.task.resume()
@@ -428,6 +433,7 @@ class Containers:
                 raise Conflict(f"cannot restart container {container.id}: it is removed when it stops")
             if container.task is not None:
                 await self._stop(container, timeout, signal)
+            stage("restart.stopped")
             await self._start(container)
         self.publish(container, "restart")
 
@@ -493,9 +499,11 @@ class Containers:
             try:
                 if container.task is not None:
                     await self._stop(container, 0, "SIGKILL")
+                stage("remove.stopped")
                 if not container.released:
                     await release(self._engine, container)
-                layer = await run_blocking(self._remove_files, container, volumes)
+                stage("remove.released")
+                layer = await run_blocking(remove_files, self._engine, container, volumes)
             finally:
                 container.removing = False
         if layer is not None:
@@ -503,18 +511,6 @@ class Containers:
         container.drop_pending()
         self.publish(container, "destroy")
         container.tell_removed(End(container.record.state.exit_code))
-
-    def _remove_files(self, container: Container, volumes: bool) -> str | None:
-        """The name of the writable layer, which is left to be discarded."""
-        core = self._engine.core
-        layer = core.snapshots.forget_container(container.id)
-        sources.remove_images(self._engine, container.id, container.record.mounts)
-        shutil.rmtree(core.paths.bundle(container.id), ignore_errors=True)
-        # The row at last: what a kill leaves before that is removed with the container once more.
-        self.forget(container)
-        if volumes:
-            self.remove_anonymous(container.record.mounts)
-        return layer
 
     def publish(self, container: Container, action: str, attributes: dict[str, str] | None = None) -> None:
         """An event about a container, with Docker's attributes: image, name and labels."""
@@ -533,10 +529,3 @@ async def _end(container: Container) -> End:
         end = await container.next_end()
         if container.task is None:
             return end
-
-
-def image_shown(name: str) -> str:
-    """An image's name as Docker shows it in lists."""
-    with contextlib.suppress(InvalidArgument):
-        return parse_reference(name).familiar
-    return name

@@ -37,6 +37,7 @@ from sampan.engine.containers.record import MountPoint, Record
 from sampan.engine.containers.spec import Surroundings, build_spec, hostname
 from sampan.engine.containers.users import resolve_user
 from sampan.errors import Internal, SampanError
+from sampan.faults import stage
 from sampan.linux.cgroup import hierarchies
 from sampan.network import files
 from sampan.network.endpoints import Endpoint, Published
@@ -89,12 +90,14 @@ async def start(
         give_up = undo.enter_context(_Descriptors(descriptors))
         endpoint = await networking.wire(engine, record, undo)
         stages.done("network")
+        stage("start.network")
         published = Published()
         own = endpoint if endpoint is not None and endpoint.container_id == record.id else None
         requests = port_requests(record.host_config, record.config.exposed_ports or {}) if own else []
         if requests and own is not None:
             published = await run_blocking(engine.network.publish, own, requests, record.name)
             stages.done("ports")
+        stage("start.ports")
         sockets = list(published.sockets)
         held = undo.enter_context(_Descriptors(sockets))
         if own is not None and networking.has_names(record):
@@ -119,6 +122,7 @@ async def start(
         if any(point.chown for point in points):
             await run_blocking(ownership.give, engine, record, points)
         stages.done("files")
+        stage("start.files")
         spawn = Spawn(
             create=msgspec.structs.replace(
                 create, attachments=tuple(each for _, each in attachments), held=len(sockets)
@@ -133,6 +137,7 @@ async def start(
         except SampanError as error:
             raise _runtime_error(error, foreign=bool(create.runtime)) from error
         stages.done("spawn")
+        stage("start.spawned")
         undo.pop_all()
     container.update(endpoints=networking.settings_of(engine, record, os.urandom(32).hex()), linked_env=linked)
     announce.taken(engine, record)
@@ -176,6 +181,8 @@ def _prepare(
     record, paths = container.record, engine.core.paths
     record = msgspec.structs.replace(record, mounts=propagation.checked(points), linked_env=linked)
     bundle = paths.bundle(record.id)
+    # At first: by it the next engine sees what a kill has cut short.
+    os.makedirs(paths.shim(record.id), mode=0o700, exist_ok=True)
     root = engine.core.snapshots.mount(record.id, volatile=record.host_config.auto_remove)
     owner = networking.owner(engine, record)
     if owner is record:
@@ -204,7 +211,6 @@ def _prepare(
         file.write(msgspec.json.encode(spec))
     with contextlib.suppress(FileNotFoundError):
         os.unlink(paths.exit_file(record.id))
-    os.makedirs(paths.shim(record.id), mode=0o700, exist_ok=True)
     config, host = record.config, record.host_config
     window = host.console_size
     return Create(

@@ -23,6 +23,7 @@ from sampan.engine.http.router import HEADERS, RouteDef
 from sampan.engine.http.stream import MessageStream
 from sampan.engine.timestamps import parse_moment
 from sampan.errors import Conflict, InvalidArgument, SampanError, Unsupported
+from sampan.faults import stage
 from sampan.shimapi import messages as msg
 
 if TYPE_CHECKING:
@@ -258,6 +259,7 @@ class ContainerRoutes:
             stdin=stdin and stream and config.open_stdin, stdout=stdout and stream, stderr=stderr and stream,
             framed=not config.tty, received=taken.received, detach_keys=keys if config.tty else b"",
         )  # fmt: skip
+        stage("attach.taken")
         self._engine.containers.publish(container, "attach")
         if container.task is not None:
             with contextlib.suppress(SampanError):
