@@ -278,8 +278,8 @@ def _tmpfs(path: str, options: str) -> MountPoint:
 
 
 def with_volumes(points: list[MountPoint], volumes: Volumes, names: Sequence[str] = ()) -> tuple[MountPoint, ...]:
-    """The mounts with their volumes made and found; `names`: of the anonymous ones, in turn; none: any. Blocks. Raises what the
-    volumes raise; anonymous ones that were made before are removed again."""
+    """The mounts with their volumes made and found; `names`: of the anonymous ones, in turn; none: any. Blocks. Raises
+    what the volumes raise; anonymous ones that were made before are removed again."""
     made: list[str] = []
     result: list[MountPoint] = []
     try:
