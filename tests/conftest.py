@@ -50,6 +50,12 @@ def postgresql() -> str:
     return str(found[-1].parent) if found else ""
 
 
+def _link(kind: str) -> bool:
+    """Whether the kernel makes links of that kind upon others."""
+    words = f"ip link add x0 type veth peer name x1 && ip link add link x0 name x2 type {kind}"
+    return subprocess.run(["unshare", "-n", "sh", "-c", words], capture_output=True, check=False).returncode == 0
+
+
 NEEDS: dict[str, Callable[[], bool]] = {
     "root": lambda: os.geteuid() == 0,
     "overlay": lambda: _file_system("overlay"),
@@ -61,6 +67,8 @@ NEEDS: dict[str, Callable[[], bool]] = {
     "netns": lambda: os.path.exists("/proc/self/ns/net"),
     "bridge": lambda: _netlink(socket.NETLINK_ROUTE),
     "veth": lambda: _netlink(socket.NETLINK_ROUTE),
+    "macvlan": lambda: _link("macvlan"),
+    "ipvlan": lambda: _link("ipvlan"),
     "nftables": lambda: _netlink(12),  # NETLINK_NETFILTER
     "postgresql": lambda: bool(postgresql()),
     "seccomp": lambda: os.path.exists("/proc/sys/kernel/seccomp/actions_avail"),
@@ -70,7 +78,7 @@ NEEDS: dict[str, Callable[[], bool]] = {
 
 # What CI's machines have by nature: a cgroup version, systemd and how new a package
 # its distribution has are the machine's choice, all else must be there.
-_MACHINE_DEPENDENT = {"cgroup1", "cgroup2", "systemd", "erofs-utils-1.8"}
+_MACHINE_DEPENDENT = {"cgroup1", "cgroup2", "systemd", "erofs-utils-1.8", "macvlan", "ipvlan"}
 
 
 def _kernel() -> tuple[int, int]:

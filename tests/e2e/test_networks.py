@@ -6,6 +6,7 @@ import contextlib
 import json
 import signal
 from collections.abc import Iterator
+from subprocess import run
 from typing import Any
 
 import docker
@@ -247,3 +248,81 @@ def test_prune_by_age_and_label(engine: Engine) -> None:
     refused = engine.docker("network", "prune", "-f", "--filter", "until=soon")
     assert refused.returncode == 1
     assert said(engine, "network", "ls", "-q", "-f", "name=other") != ""
+
+
+def test_ipv6(engine: Engine) -> None:
+    said(
+        engine, "network", "create", "--ipv6", "--subnet", "10.88.6.0/24", "--subnet", "fd00:88::/64", "--gateway",
+        "fd00:88::fe", "six",
+    )  # fmt: skip
+    found = inspected(engine, "network", "six")
+    assert found["EnableIPv6"] is True
+    assert found["IPAM"]["Config"] == [
+        {"Subnet": "10.88.6.0/24", "Gateway": "10.88.6.1"}, {"Subnet": "fd00:88::/64", "Gateway": "fd00:88::fe"}
+    ]  # fmt: skip
+    serve = ("sh", "-c", "while true; do echo hello | nc -l -p 80; done")
+    web = said(
+        engine, "run", "-d", "--name", "web", "--network", "six", "--ip6", "fd00:88::77", "-p", "80", "box", *serve
+    )
+    place = inspected(engine, "container", "web")["NetworkSettings"]["Networks"]["six"]
+    assert (place["GlobalIPv6Address"], place["GlobalIPv6PrefixLen"], place["IPv6Gateway"]) == (
+        "fd00:88::77", 64, "fd00:88::fe"
+    )  # fmt: skip
+    assert inspected(engine, "network", "six")["Containers"][web]["IPv6Address"] == "fd00:88::77/64"
+    assert "fd00:88::77" in said(engine, "exec", "web", "cat", "/etc/hosts")
+    published = said(engine, "port", "web", "80/tcp").splitlines()
+    assert len(published) == 2
+    assert published[1].startswith("[::]:")
+    port = published[1].rpartition(":")[2]
+    ask = ("run", "--rm", "--network", "six", "box", "sh", "-c")
+    assert said(engine, *ask, "nc web 80 </dev/null") == "hello"
+    assert said(engine, *ask, "nc fd00:88::77 80 </dev/null") == "hello"
+    assert said(engine, *ask, f"nc fd00:88::fe {port} </dev/null") == "hello"
+    assert "fd00:88::77" in said(engine, *ask, "nslookup web")
+    refused = engine.docker("run", "--rm", "--network", "six", "--ip6", "fd00:88::77", "box", "true")
+    assert (refused.returncode, "Address already in use" in refused.stderr) == (125, True)
+    # One's own subnet of the addresses that are routed nowhere, if none is given.
+    said(engine, "network", "create", "--ipv6", "any")
+    assert inspected(engine, "network", "any")["IPAM"]["Config"][1]["Subnet"].startswith("fd")
+    assert "needs IPv6 to be enabled" in engine.docker("network", "create", "--subnet", "fd01::/64", "no").stderr
+    made = engine.sampan("network", "create", "--ipv6", "--subnet", "fd02::/64", "own", check=True).stdout.strip()
+    assert inspected(engine, "network", "own")["IPAM"]["Config"][1]["Subnet"] == "fd02::/64"
+    assert made == inspected(engine, "network", "own")["Id"]
+
+
+def test_sctp_and_a_thousand_ports(engine: Engine) -> None:
+    said(
+        engine, "run", "-d", "--name", "many", "-p", "127.0.0.1:21000-21999:21000-21999", "-p",
+        "127.0.0.1:21000-21999:21000-21999/udp", "-p", "127.0.0.1:21000:21000/sctp", "box", "nc", "-l", "-p", "21999",
+    )  # fmt: skip
+    assert len(said(engine, "port", "many").splitlines()) == 2001
+    assert said(engine, "port", "many", "21000/sctp") == "127.0.0.1:21000"
+    ask = ("run", "--rm", "--network", "host", "box", "sh", "-c", "echo | nc 127.0.0.1 21999")
+    said(engine, *ask)
+    assert said(engine, "wait", "many") == "0"
+
+
+@pytest.mark.requires("macvlan", "program:ip")
+def test_macvlan(engine: Engine) -> None:
+    run(["ip", "link", "add", "smpmv0", "type", "veth", "peer", "name", "smpmv1"], check=True)
+    try:
+        for name in ("smpmv0", "smpmv1"):
+            run(["ip", "link", "set", name, "up"], check=True)
+        create = ("network", "create", "-d", "macvlan", "--subnet", "10.88.9.0/24", "-o", "parent=smpmv0", "lan")
+        said(engine, *create)
+        found = inspected(engine, "network", "lan")
+        assert (found["Driver"], found["Options"]) == ("macvlan", {"parent": "smpmv0"})
+        said(engine, "run", "-d", "--name", "one", "--network", "lan", "box", "sh", "-c", "echo hello | nc -l -p 80")
+        assert said(engine, "run", "--rm", "--network", "lan", "box", "sh", "-c", "nc one 80 </dev/null") == "hello"
+        said(engine, "run", "-d", "--name", "two", "box", "sleep", "100")
+        said(engine, "network", "connect", "lan", "two")
+        assert "eth1" in said(engine, "exec", "two", "ip", "addr")
+        engine.stop(signal.SIGKILL)
+        engine.start()
+        said(engine, "network", "disconnect", "lan", "two")
+        assert "eth1" not in said(engine, "exec", "two", "ip", "addr")
+        assert "parent interface nowhere is not there" in engine.docker(
+            "network", "create", "-d", "macvlan", "-o", "parent=nowhere", "bad"
+        ).stderr  # fmt: skip
+    finally:
+        run(["ip", "link", "del", "smpmv0"], check=True)

@@ -75,6 +75,7 @@ def add_container_flags(parser: Parser) -> None:
         (("--restart",), "no, always, unless-stopped or on-failure[:COUNT]"),
         (("--network", "--net"), "none, host, bridge, container:CONTAINER, or a network of one's own"),
         (("--ip",), "address on a network of one's own"),
+        (("--ip6",), "IPv6 address there"),
         (("-m", "--memory"), "memory limit"),
         (("--memory-swap",), "memory and swap together; -1: no limit"),
         (("--memory-reservation",), "soft limit of memory"),
@@ -160,9 +161,10 @@ def create_document(flags: argparse.Namespace) -> dict[str, Any]:
         "MacAddress": flags.mac_address,
         "HostConfig": _host_config(flags, bindings),
     }
-    if flags.ip or flags.network_alias:
+    if flags.ip or flags.ip6 or flags.network_alias:
+        wanted = {"IPv4Address": flags.ip, "IPv6Address": flags.ip6}
         settings = {
-            "IPAMConfig": {"IPv4Address": flags.ip} if flags.ip else None,
+            "IPAMConfig": {name: value for name, value in wanted.items() if value} or None,
             "Aliases": flags.network_alias or None,
         }
         document["NetworkingConfig"] = {"EndpointsConfig": {flags.network or "bridge": settings}}

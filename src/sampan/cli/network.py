@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+from typing import Any
+
 from sampan.cli.arguments import Parser, add_format, pairs
 from sampan.cli.context import Context
 from sampan.cli.each import for_each
@@ -61,9 +64,12 @@ def _row(each: Document, full: bool) -> Row:
 def _create(words: list[str], context: Context) -> int:
     made = Parser("network create", "[OPTIONS] NETWORK", "Create a network", 1)
     made.add_argument("-d", "--driver", default="bridge", help="network driver")
-    made.add_argument("--subnet", default="", help="its addresses, such as 10.8.0.0/24; else one that is free here")
-    made.add_argument("--ip-range", default="", help="the part of them that containers get")
-    made.add_argument("--gateway", default="", help="the host's address in it")
+    made.add_argument(
+        "--subnet", action="append", default=[], help="its addresses, such as 10.8.0.0/24; else free ones"
+    )
+    made.add_argument("--ip-range", action="append", default=[], help="the part of them that containers get")
+    made.add_argument("--gateway", action="append", default=[], help="the host's address in it")
+    made.add_argument("--ipv6", action="store_true", help="with addresses of IPv6 too")
     made.add_argument("--aux-address", action="append", default=[], help="an address to leave alone: NAME=ADDRESS")
     made.add_argument("--internal", action="store_true", help="without a way out")
     made.add_argument("--attachable", action="store_true", help="accepted, as Docker does")
@@ -71,22 +77,43 @@ def _create(words: list[str], context: Context) -> int:
     made.add_argument("-o", "--opt", action="append", default=[], help="driver option: NAME=VALUE")
     made.add_argument("name", metavar="NETWORK")
     flags = made.parse_args(words)
-    config = {
-        "Subnet": flags.subnet, "IPRange": flags.ip_range, "Gateway": flags.gateway,
-        "AuxiliaryAddresses": pairs(flags.aux_address),
-    }  # fmt: skip
-    config = {name: value for name, value in config.items() if value}
-    if config and not flags.subnet:
-        raise InvalidArgument("--ip-range, --gateway and --aux-address need a --subnet")
     made_network = context.client.call(
         "POST", "/networks/create",
         {
             "Name": flags.name, "Driver": flags.driver, "Internal": flags.internal, "Attachable": flags.attachable,
-            "IPAM": {"Config": [config] if config else []}, "Labels": pairs(flags.label), "Options": pairs(flags.opt),
+            "EnableIPv6": flags.ipv6, "IPAM": {"Config": _subnets(flags)},
+            "Labels": pairs(flags.label), "Options": pairs(flags.opt),
         },
     )  # fmt: skip
     print(made_network["Id"])
     return 0
+
+
+def _subnets(flags: Namespace) -> list[dict[str, Any]]:
+    """Each subnet with what belongs to it."""
+    found: dict[str, dict[str, Any]] = {each: {"Subnet": each} for each in flags.subnet}
+    others = [("IPRange", each, each) for each in flags.ip_range] + [("Gateway", each, each) for each in flags.gateway]
+    others += [("AuxiliaryAddresses", value, each) for each in flags.aux_address for value in (each.partition("=")[2],)]
+    for key, address, given in others:
+        subnet = next((each for each in found if _within(address, each)), None)
+        if subnet is None:
+            raise InvalidArgument(
+                f"no --subnet holds {given}" if found else "--ip-range, --gateway and --aux-address need a --subnet"
+            )
+        if key == "AuxiliaryAddresses":
+            found[subnet].setdefault(key, {}).update(pairs([given]))
+        else:
+            found[subnet][key] = given
+    return list(found.values())
+
+
+def _within(address: str, subnet: str) -> bool:
+    from ipaddress import ip_address, ip_network
+
+    try:
+        return ip_address(address.partition("/")[0]) in ip_network(subnet, strict=False)
+    except ValueError:
+        return False
 
 
 def _remove(words: list[str], context: Context) -> int:
@@ -105,11 +132,16 @@ def _remove(words: list[str], context: Context) -> int:
 def _connect(words: list[str], context: Context) -> int:
     made = Parser("network connect", "[OPTIONS] NETWORK CONTAINER", "Connect a container to a network", 1)
     made.add_argument("--ip", default="", help="the container's address there")
+    made.add_argument("--ip6", default="", help="the container's IPv6 address there")
     made.add_argument("--alias", action="append", default=[], help="one more name there")
     made.add_argument("network", metavar="NETWORK")
     made.add_argument("container", metavar="CONTAINER")
     flags = made.parse_args(words)
-    settings = {"IPAMConfig": {"IPv4Address": flags.ip} if flags.ip else None, "Aliases": flags.alias or None}
+    wanted = {"IPv4Address": flags.ip, "IPv6Address": flags.ip6}
+    settings = {
+        "IPAMConfig": {name: value for name, value in wanted.items() if value} or None,
+        "Aliases": flags.alias or None,
+    }
     context.client.call(
         "POST", f"/networks/{flags.network}/connect", {"Container": flags.container, "EndpointConfig": settings}
     )  # fmt: skip

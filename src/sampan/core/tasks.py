@@ -311,6 +311,7 @@ class Spawner:
                 reply, _ = await future
             except BaseException:
                 control.close()
+                future.cancel()
                 raise
         finally:
             framing.close_all([*attachments, *held])

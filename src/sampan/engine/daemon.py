@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from sampan.engine import descriptors
 from sampan.engine.config import Config
 from sampan.engine.http.connection import Server
 from sampan.engine.http.request import Request
@@ -213,6 +214,7 @@ def run(config: Config) -> int:
     """The daemon's life; returns the exit status. What stops it from starting is told in one line."""
     configure_logging(config.level)
     os.umask(0o022)
+    descriptors.take_all()
     try:
         asyncio.run(_run(config))
     except AlreadyServed as error:

@@ -107,7 +107,7 @@ class Names:
         for each in sorted(endpoints, key=lambda each: (each is not out, -each.priority, each.network)):
             if not self._engine.network.network(each.network_id).predefined and each.network in wanted:
                 names = networking.dns_names(record, wanted[each.network])
-                places.append(control.Place(each.network, (each.ip,), names))
+                places.append(control.Place(each.network, each.addresses, names))
         servers = record.host_config.dns or self._engine.config.dns
         return control.Serve(
             sandbox=sandbox.sandbox_id, places=tuple(places), servers=tuple(servers), forward=out is not None

@@ -8,7 +8,7 @@ database, one row an endpoint; this is the index over those rows.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from itertools import chain
 
 from sampan.errors import Forbidden, InvalidArgument, ResourceExhausted
@@ -18,8 +18,9 @@ class AddressPool:
     """The host addresses of a subnet without its network and broadcast address. Not thread safe."""
 
     def __init__(
-        self, subnet: IPv4Network, taken: Iterable[int] = (), last: int = 0, within: IPv4Network | None = None
-    ) -> None:
+        self, subnet: IPv4Network | IPv6Network, taken: Iterable[int] = (), last: int = 0,
+        within: IPv4Network | IPv6Network | None = None,
+    ) -> None:  # fmt: skip
         """`taken`: the gateway's and what endpoints hold; `last`: the address that was given out last. All as
         numbers; those outside the subnet are ignored. `within`: the part that addresses are given out of."""
         self.subnet = subnet
@@ -39,7 +40,8 @@ class AddressPool:
                 self._taken.add(number)
                 self._next = number + 1
                 return number
-        raise ResourceExhausted(f"no available IPv4 addresses on this network's address pools: {self.subnet}")
+        kind = f"IPv{self.subnet.version}"
+        raise ResourceExhausted(f"no available {kind} addresses on this network's address pools: {self.subnet}")
 
     def take(self, number: int) -> None:
         """One address in particular. Raises Forbidden if it is not free or not in the subnet."""

@@ -16,32 +16,31 @@ ports are in its own table: whatever is found there without a row is a leftover.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import threading
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface
 
 import msgspec
 
 from sampan.core.metadata import Metadata
 from sampan.errors import Conflict, Forbidden, InvalidArgument, NotFound, SampanError, Unavailable
 from sampan.linux.netlink import rtnl
-from sampan.linux.netlink.socket import Netlink
-from sampan.network import definitions, pools
-from sampan.network.addresses import AddressPool, mac_address, parse_mac
-from sampan.network.definitions import Definition, NetworkRequest
+from sampan.linux.netlink.socket import Netlink, Request
+from sampan.network import definitions, pools, wiring
+from sampan.network.addresses import parse_mac
+from sampan.network.allotment import Allotment, placed
+from sampan.network.definitions import CHILDREN, Definition, NetworkRequest
 from sampan.network.endpoints import PREDEFINED, Endpoint, NetworkInfo, PortBinding, PortRequest, Published, way_out
 from sampan.network.firewall import Segment
 from sampan.network.links import Links
 from sampan.network.pins import unpin
 from sampan.network.rules import HostRules, reason
-from sampan.network.store import NetworkRow, NetworkStore
-
-# In a namespace just made lo is 1, and only tunnel modules add links of their own, from 2 on.
-_INNER_INDEX = 100
+from sampan.network.store import NetworkRow, NetworkStore, described
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +72,7 @@ class NetworkController:
         for each in sorted(self._endpoints.values(), key=lambda each: (not each.bare, each.interface)):
             if each.container_id:
                 self._by_container.setdefault(each.container_id, []).append(each)
-        self._pools: dict[str, AddressPool] = {}
+        self._allotment = Allotment()
         # Short holds only, as the engine's loop takes it too; never while waiting for the kernel's rtnl lock.
         self._state = threading.RLock()
         # Order: change, removal, those of links and rules, state.
@@ -190,7 +189,7 @@ class NetworkController:
         return [each for each in held if each.network_id == row.id and not each.bare]
 
     def create(self, request: NetworkRequest) -> NetworkInfo:
-        """A new bridge network: the row, then its bridge and rules; all or nothing.
+        """A new network: the row, then its bridge and rules; all or nothing.
 
         Raises InvalidArgument, Forbidden, Unsupported, NotFound (the driver), Conflict (the name, the bridge's name or
         the subnet is something else's), ResourceExhausted, Unavailable.
@@ -200,27 +199,40 @@ class NetworkController:
             with self._state:
                 if request.name in self._networks:
                     raise Conflict(f"network with name {request.name} already exists")
-                own = [self._definition(row) for row in self._bridged()]
+                rows = [row for row in self._networks.values() if row.definition or row.address]
+                own = [self._definition(row) for row in rows]
             network_id = os.urandom(32).hex()
-            bridges = [each.bridge for each in own]
-            used = self._links.used_subnets(bridges)
-            definition = definitions.define(request, network_id, own, used, self._settings.mtu)
-            if self._links.exists(definition.bridge):
-                raise Conflict(f"network {request.name}: interface {definition.bridge} exists already")
-            self._links.check_free(definition.subnet, bridges, f"network {request.name}")
-            row = NetworkRow(network_id, request.name, "bridge", time.time_ns(), None, 0, definition)
+            bridges = [each.bridge for each in own if each.bridge]
+            used, used6 = self._links.used_subnets(bridges), self._links.used_subnets_6(bridges) if request.ipv6 else ()
+            definition = definitions.define(request, network_id, own, used, self._settings.mtu, used6)
+            self._check_links(request.name, definition, bridges)
+            row = NetworkRow(network_id, request.name, request.driver, time.time_ns(), None, 0, definition)
             with self._state:
                 self._store.add_network(row)
                 self._networks[row.name] = row
             try:
-                self._ensure_bridge(row)
-                self._rules.ensure(self._segments())
+                if definition.driver == "bridge":
+                    self._ensure_bridge(row)
+                    self._rules.ensure(self._segments())
+                elif definition.bridge:
+                    self._links.add_dummy(definition.bridge)
             except BaseException as error:
                 self._drop(row)
                 if isinstance(error, OSError):
                     raise Unavailable(f"network {request.name}: {reason(error)}") from error
                 raise
             return self._info(row)
+
+    def _check_links(self, name: str, definition: Definition, bridges: list[str]) -> None:
+        if definition.bridge and self._links.exists(definition.bridge):
+            raise Conflict(f"network {name}: interface {definition.bridge} exists already")
+        if definition.driver in CHILDREN:
+            if definition.bridge != definition.parent and not self._links.exists(definition.parent):
+                raise InvalidArgument(f"network {name}: parent interface {definition.parent} is not there")
+            return
+        for subnet in (definition.subnet, definition.subnet6):
+            if subnet is not None:
+                self._links.check_free(subnet, bridges, f"network {name}")
 
     def remove(self, name_or_id: str) -> NetworkInfo:
         """Raises NotFound, Forbidden for a predefined one and for one that containers are on, Unavailable."""
@@ -246,22 +258,16 @@ class NetworkController:
     def _drop(self, row: NetworkRow) -> None:
         with self._state:
             self._networks.pop(row.name, None)
-        self._links.delete(self._definition(row).bridge)
+        if bridge := self._definition(row).bridge:
+            self._links.delete(bridge)
         self._rules.ensure(self._segments())
         with self._state:
             self._store.remove_network(row.id)
-            self._pools.pop(row.id, None)
+            self._allotment.forget(row.id)
 
     def _info(self, row: NetworkRow) -> NetworkInfo:
-        if row.driver != "bridge" or (row.definition is None and row.address is None):
-            return NetworkInfo(id=row.id, name=row.name, driver=row.driver, created=row.created)
-        definition = self._definition(row)
-        return NetworkInfo(
-            id=row.id, name=row.name, driver=row.driver, created=row.created, subnet=str(definition.subnet),
-            gateway=str(definition.interface.ip), ip_range=definition.ip_range, reserved=definition.reserved,
-            configured=definition.configured, internal=definition.internal, attachable=definition.attachable,
-            host_ip=definition.host_ip, labels=definition.labels, options=definition.options,
-        )  # fmt: skip
+        known = row.definition is not None or row.address is not None
+        return described(row, self._definition(row) if known else None)
 
     def _definition(self, row: NetworkRow) -> Definition:
         if row.definition is not None:
@@ -293,7 +299,7 @@ class NetworkController:
         )  # fmt: skip
         return self._allocate(wanted, mac=mac)
 
-    def _allocate(self, wanted: Endpoint, *, ip: str = "", mac: str = "") -> Endpoint:
+    def _allocate(self, wanted: Endpoint, *, ip: str = "", ip6: str = "", mac: str = "") -> Endpoint:
         hardware = parse_mac(mac) if mac else b""
         with self._state:
             row = self._networks.get(wanted.network)
@@ -303,22 +309,19 @@ class NetworkController:
             if row.driver == "null":
                 self._store.add_endpoint(endpoint)
             else:
-                definition, pool = self._definition(row), self._pool(row)
-                if ip:
-                    number = int(IPv4Address(ip))
-                    pool.take(number)
-                else:
-                    number = pool.allocate()
+                definition = self._definition(row)
+                held = [each for each in self._endpoints.values() if each.network_id == row.id]
+                if hardware and any(each.mac == hardware.hex(":") for each in held):
+                    raise Forbidden(f"MAC address {mac} is already in use in network {row.name}")
+                given = self._allotment.take(row.id, definition, held, row.last_address, ip, ip6)
                 try:
-                    endpoint = msgspec.structs.replace(
-                        endpoint, ip=str(IPv4Address(number)), prefix=definition.subnet.prefixlen,
-                        gateway="" if definition.internal else str(definition.interface.ip),
-                        mac=(hardware or mac_address(number)).hex(":"),
-                        host_interface=self._prefix + os.urandom(4).hex()[:7],
-                    )  # fmt: skip
+                    endpoint = placed(endpoint, definition, *given, hardware)
+                    if definition.driver == "bridge":
+                        name = self._prefix + os.urandom(4).hex()[:7]
+                        endpoint = msgspec.structs.replace(endpoint, host_interface=name)
                     self._store.add_endpoint(endpoint)
                 except BaseException:
-                    pool.release(number)
+                    self._allotment.give_back(row.id, filter(None, given))
                     raise
             self._endpoints[endpoint.id] = endpoint
             if endpoint.container_id:
@@ -333,32 +336,20 @@ class NetworkController:
         """
         inside = Netlink(netlink_fd)
         try:
-            loopback = rtnl.set_link(rtnl.LOOPBACK_INDEX, up=True)
             if not endpoint.ip:
-                inside.request(loopback)
+                inside.request(wiring.loopback())
                 return
             with self._state:
                 row = self._networks.get(endpoint.network)
             if row is None:
                 raise NotFound(f"network {endpoint.network} not found")
             definition = self._definition(row)
-            index = _INNER_INDEX + int(endpoint.interface.removeprefix("eth"))
-            requests = [
-                # The pair is made from within, so that the inner end's index is ours to choose and all of
-                # that side is one system call.
-                rtnl.add_veth(
-                    endpoint.interface, index=index, mac=bytes.fromhex(endpoint.mac.replace(":", "")),
-                    mtu=definition.mtu, peer_name=endpoint.host_interface, peer_namespace=self._links.namespace,
-                ),
-                loopback,
-                rtnl.without_ipv6(index),
-                rtnl.set_link(index, up=True),
-                rtnl.add_address(index, IPv4Address(endpoint.ip).packed, endpoint.prefix),
-            ]  # fmt: skip
-            if route and endpoint.gateway:
-                requests.append(rtnl.add_route(gateway=IPv4Address(endpoint.gateway).packed, output=index))
+            rest = [wiring.loopback(), *wiring.addressing(endpoint, definition, route=route)]
+            if definition.driver in CHILDREN:
+                self._attach_child(endpoint, definition, inside, rest)
+                return
             try:
-                inside.request(*requests)
+                inside.request(wiring.pair(endpoint, definition, self._links.namespace), *rest)
                 self._links.join(definition, endpoint.host_interface, lambda: self._ensure_bridge(row))
             except OSError:
                 self._links.delete(endpoint.host_interface)
@@ -367,6 +358,18 @@ class NetworkController:
             raise Unavailable(f"attach endpoint {endpoint.id[:12]} to {endpoint.network}: {reason(error)}") from error
         finally:
             inside.detach()
+
+    def _attach_child(self, endpoint: Endpoint, definition: Definition, inside: Netlink, rest: list[Request]) -> None:
+        index, namespace = wiring.index_of(endpoint), inside.namespace()
+        try:
+            self._links.add_child(definition, endpoint, namespace, index)
+            try:
+                inside.request(*rest)
+            except OSError:
+                inside.request(rtnl.delete_link(index=index))
+                raise
+        finally:
+            os.close(namespace)
 
     def claim(self, endpoint: Endpoint, container_id: str, *, bare: bool = False) -> Endpoint:
         """Give a ready endpoint to a container; `bare`: as a sandbox that `connect` puts onto networks."""
@@ -393,8 +396,9 @@ class NetworkController:
     # --- Several networks -------------------------------------------------------------------------
 
     def connect(
-        self, container_id: str, network: str, netlink_fd: int, *, ip: str = "", mac: str = "", priority: int = 0
-    ) -> Endpoint:
+        self, container_id: str, network: str, netlink_fd: int, *, ip: str = "", ip6: str = "", mac: str = "",
+        priority: int = 0,
+    ) -> Endpoint:  # fmt: skip
         """Put the container's sandbox, in which the NETLINK_ROUTE socket was opened, onto one more network, as the next
         free `ethN`. Its way out, and with it what is published, may change. The descriptor stays the caller's.
 
@@ -412,12 +416,13 @@ class NetworkController:
                 id=os.urandom(32).hex(), sandbox_id=held[0].sandbox_id, network=network, network_id="",
                 path=held[0].path, container_id=container_id, interface=name, priority=priority,
             )  # fmt: skip
-            endpoint = self._allocate(wanted, ip=ip, mac=mac)
+            endpoint = self._allocate(wanted, ip=ip, ip6=ip6, mac=mac)
         try:
             self.attach(endpoint, netlink_fd, route=False)
             self._lead_out(container_id, netlink_fd)
         except BaseException:
             with contextlib.suppress(OSError):
+                self._unwire(endpoint, netlink_fd)
                 self._remove(endpoint)
             raise
         return endpoint
@@ -439,34 +444,42 @@ class NetworkController:
                 self._endpoints[bare.id] = bare
                 held.insert(0, bare)
         try:
-            if new := way_out(rest):
+            if (new := way_out(rest)) and new.driver == "bridge":
                 self._rules.move(endpoint, new)
+            self._unwire(endpoint, netlink_fd)
             self._remove(endpoint)
             self._lead_out(container_id, netlink_fd)
         except OSError as error:
             raise Unavailable(f"disconnect {container_id[:12]} from {network}: {reason(error)}") from error
         return endpoint
 
+    def _unwire(self, endpoint: Endpoint, netlink_fd: int) -> None:
+        """Take away the interface that nothing on the host leads to."""
+        if endpoint.driver not in CHILDREN:
+            return
+        inside = Netlink(netlink_fd)
+        try:
+            inside.request(rtnl.delete_link(index=wiring.index_of(endpoint)))
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+        finally:
+            inside.detach()
+
     def _lead_out(self, container_id: str, netlink_fd: int) -> None:
         """The default route by the gateway that is to be it, and what is published as well."""
         held = self.endpoints(container_id)
-        chosen = way_out(held)
         inside = Netlink(netlink_fd)
         try:
-            if chosen is None:
-                with contextlib.suppress(ProcessLookupError):  # ESRCH: there was none.
-                    inside.request(rtnl.delete_default_route())
-                return
-            index = _INNER_INDEX + int(chosen.interface.removeprefix("eth"))
-            gateway = IPv4Address(chosen.gateway).packed
-            inside.request(rtnl.add_route(gateway=gateway, output=index, replace=True))
+            chosen = wiring.lead_out(inside, held)
         except OSError as error:
             raise Unavailable(f"route of container {container_id[:12]}: {reason(error)}") from error
         finally:
             inside.detach()
-        for each in held:
-            if each is not chosen:
-                self._rules.move(each, chosen)
+        if chosen is not None and chosen.driver == "bridge":
+            for each in held:
+                if each is not chosen:
+                    self._rules.move(each, chosen)
 
     # --- Published ports --------------------------------------------------------------------------
 
@@ -474,12 +487,12 @@ class NetworkController:
         """Reserve host ports and forward these alone, in one transaction; all or nothing. What stays is kept.
 
         `name`: the container's, for the message. The rules stand until `release`. With several networks, those of the
-        container's way out count; with none, nothing is published, as with Docker. Raises ResourceExhausted, in its
-        words (`driver failed programming external connectivity on endpoint …`).
+        container's way out count; with none, or one that is no bridge, nothing is published, as with Docker. Raises
+        ResourceExhausted, in its words (`driver failed programming external connectivity on endpoint …`).
         """
         requests = tuple(requests)
         chosen = way_out(self.endpoints(endpoint.container_id)) or endpoint
-        if not chosen.gateway or not (requests or self.bindings(endpoint.container_id)):
+        if not chosen.gateway or chosen.driver != "bridge" or not (requests or self.bindings(endpoint.container_id)):
             return Published()
         return self._rules.publish(chosen, requests, name, self.network(chosen.network_id).host_ip)
 
@@ -530,19 +543,7 @@ class NetworkController:
                     self._by_container[gone.container_id] = held
                 else:
                     self._by_container.pop(gone.container_id, None)
-                if endpoint.ip and endpoint.network_id in self._pools:
-                    self._pools[endpoint.network_id].release(int(IPv4Address(endpoint.ip)))
-
-    def _pool(self, row: NetworkRow) -> AddressPool:
-        """With `_state` held."""
-        pool = self._pools.get(row.id)
-        if pool is None:
-            definition = self._definition(row)
-            held = [int(IPv4Address(each.ip)) for each in self._endpoints.values() if each.network_id == row.id]
-            within = IPv4Network(definition.ip_range, strict=False) if definition.ip_range else None
-            taken = [*definition.kept_back, *held]
-            pool = self._pools[row.id] = AddressPool(definition.subnet, taken, row.last_address, within)
-        return pool
+                self._allotment.give_back(endpoint.network_id, endpoint.addresses)
 
     def _choose_address(self) -> None:
         """The bridge's address: what is in use stays while an endpoint is left; then the setting's, then the
@@ -552,7 +553,7 @@ class NetworkController:
             in_use = any(each.network_id == row.id for each in self._endpoints.values())
             address = row.address
             others = [each.definition for each in self._networks.values() if each.definition]
-        bridges = [self._settings.bridge, *(each.bridge for each in others)]
+        bridges = [self._settings.bridge, *(each.bridge for each in others if each.bridge)]
         if self._wanted_address is not None:
             if address is None or not in_use:
                 address = self._wanted_address
@@ -568,7 +569,7 @@ class NetworkController:
             if address != row.address:
                 self._store.set_address(row.id, address)
                 self._networks["bridge"] = next(each for each in self._store.networks() if each.id == row.id)
-                self._pools.pop(row.id, None)
+                self._allotment.forget(row.id)
 
     def _ensure_bridge(self, row: NetworkRow) -> None:
         """Also puts ports back that lost their bridge."""

@@ -13,8 +13,9 @@ PREDEFINED = ("bridge", "host", "none")
 class PortRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One port to publish, as asked for.
 
-    `host_ip` empty: the network's default (every IPv4 address). `host_port_first` 0: any port of the host's
-    ephemeral range; otherwise the first free one from `host_port_first` to `host_port_last`, both included.
+    `host_ip` empty: the network's default (every address of the container's families).
+    `host_port_first` 0: any port of the host's ephemeral range; otherwise the first free one from `host_port_first` to
+    `host_port_last`, both included.
     """
 
     container_port: int
@@ -41,7 +42,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     namespace's path. `container_id` is empty while nobody has taken it. `interface`: the inner one's name.
     On network `none` the address fields are empty. `bare`: it stands for the sandbox alone, whose container is on other
     networks, or on none any more. `mac` is in colon form. Of a container's gateways, the one with the highest
-    `priority` is its way out; an `internal` network has no gateway.
+    `priority` is its way out; an `internal` network has no gateway. `ip6` and its like are empty where there is no
+    IPv6. `driver`: the network's.
     """
 
     id: str
@@ -58,6 +60,14 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     interface: str = "eth0"
     priority: int = 0
     bare: bool = False
+    ip6: str = ""
+    prefix6: int = 0
+    gateway6: str = ""
+    driver: str = "bridge"
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return tuple(each for each in (self.ip, self.ip6) if each)
 
 
 def way_out(endpoints: Iterable[Endpoint]) -> Endpoint | None:
@@ -67,9 +77,15 @@ def way_out(endpoints: Iterable[Endpoint]) -> Endpoint | None:
     return min(found, key=lambda each: (-each.priority, each.network), default=None)
 
 
+def way_out_6(endpoints: Iterable[Endpoint]) -> Endpoint | None:
+    """The same for IPv6."""
+    found = [each for each in endpoints if each.gateway6]
+    return min(found, key=lambda each: (-each.priority, each.network), default=None)
+
+
 class NetworkInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A network, for list and inspect. `created`: nanoseconds since the epoch. `driver`: bridge, host or null.
-    `configured`: its subnet was asked for, so that addresses may be too."""
+    """A network, for list and inspect. `created`: nanoseconds since the epoch. `driver`: bridge, macvlan, ipvlan, host
+    or null. `configured`: its subnet was asked for, so that addresses may be too; those with a 6 are for IPv6."""
 
     id: str
     name: str
@@ -80,6 +96,11 @@ class NetworkInfo(msgspec.Struct, frozen=True, kw_only=True):
     ip_range: str = ""
     reserved: dict[str, str] = {}
     configured: bool = False
+    subnet6: str = ""
+    gateway6: str = ""
+    ip_range6: str = ""
+    reserved6: dict[str, str] = {}
+    configured6: bool = False
     internal: bool = False
     attachable: bool = False
     host_ip: str = ""

@@ -6,13 +6,14 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 
 from sampan.errors import Conflict, Unavailable
 from sampan.linux.netlink import rtnl
 from sampan.linux.netlink.socket import NETLINK_ROUTE, Netlink
 from sampan.network import bridge
 from sampan.network.definitions import Definition
+from sampan.network.endpoints import Endpoint
 
 
 class Links:
@@ -54,7 +55,9 @@ class Links:
         """Make or mend the bridge, and put those of these ports back that lost it. Raises Conflict when the name is
         something else's."""
         with self.lock:
-            index = bridge.ensure(self._netlink, definition.bridge, definition.interface, definition.mtu)
+            index = bridge.ensure(
+                self._netlink, definition.bridge, definition.interface, definition.mtu, definition.interface6
+            )  # fmt: skip
             self._indexes[definition.bridge] = index
             if ports:
                 for link in rtnl.links(self._netlink):
@@ -113,7 +116,33 @@ class Links:
         with self.lock:
             return bridge.other_subnets(self._netlink, set(own))
 
-    def check_free(self, subnet: IPv4Network, own: Iterable[str], what: str) -> None:
+    def used_subnets_6(self, own: Iterable[str]) -> list[IPv6Network]:
+        with self.lock:
+            return bridge.other_subnets_6(self._netlink, set(own))
+
+    def add_child(self, definition: Definition, endpoint: Endpoint, namespace: int, index: int) -> None:
+        """A link of the definition's parent, as the endpoint's interface in the namespace of the descriptor."""
+        with self.lock:
+            parent = rtnl.find_link(self._netlink, definition.parent)
+            if parent is None and definition.bridge == definition.parent:
+                self.add_dummy(definition.parent)
+                parent = rtnl.find_link(self._netlink, definition.parent)
+            if parent is None:
+                raise OSError(errno.ENODEV, f"parent interface {definition.parent} is not there")
+            self._netlink.request(
+                rtnl.add_child(
+                    endpoint.interface, kind=definition.driver, mode=definition.mode, flag=definition.flag,
+                    parent=parent.index, namespace=namespace, index=index,
+                    mac=bytes.fromhex(endpoint.mac.replace(":", "")), mtu=definition.mtu,
+                )
+            )  # fmt: skip
+
+    def add_dummy(self, name: str) -> None:
+        """A parent that leads nowhere."""
+        with self.lock:
+            self._netlink.request(rtnl.add_dummy(name))
+
+    def check_free(self, subnet: IPv4Network | IPv6Network, own: Iterable[str], what: str) -> None:
         """Raises Conflict if an interface that is none of these bridges has an address of the subnet: the host would
         send what is meant for a container there."""
         with self.lock:

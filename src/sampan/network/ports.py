@@ -24,13 +24,13 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 from itertools import chain
 
-from sampan.errors import InvalidArgument, ResourceExhausted, Unsupported
+from sampan.errors import InvalidArgument, ResourceExhausted
 from sampan.network.endpoints import PortRequest
-from sampan.network.firewall import ANY_ADDRESS, PROTOCOLS
+from sampan.network.firewall import ANY_ADDRESS, ANY_ADDRESS_6, PROTOCOLS
 
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM, "sctp": socket.SOCK_STREAM}
 _FALLBACK_RANGE = (49153, 65535)  # Docker's, where the kernel does not tell.
@@ -61,7 +61,7 @@ def _port(text: str) -> int:
 def request(container_port: str, host_ip: str = "", host_port: str = "") -> PortRequest:
     """From the API's PortBindings: `80/tcp`, an address or nothing, and `8080`, `8000-8010` or nothing.
 
-    Raises InvalidArgument, or Unsupported for a host address of IPv6.
+    Raises InvalidArgument.
     """
     number, slash, protocol = container_port.partition("/")
     protocol = protocol.lower() if slash else "tcp"
@@ -76,8 +76,6 @@ def request(container_port: str, host_ip: str = "", host_port: str = "") -> Port
             address = ip_address(host_ip)
         except ValueError:
             raise InvalidArgument(f"invalid IP address: {host_ip}") from None
-        if address.version == 6:
-            raise Unsupported(f"publishing on the IPv6 address {host_ip} is not supported")
         host_address = str(address)
     first, last = parse_range(host_port, "hostPort")
     return PortRequest(
@@ -99,12 +97,15 @@ def reserve(protocol: str, host_ip: str, port: int) -> int | None:
     """A descriptor of a socket bound to the port; None where the kernel does not know the protocol, so that
     nobody else can have the port either. OSError: EADDRINUSE, EADDRNOTAVAIL."""
     try:
-        fd = socket.socket(socket.AF_INET, _KINDS[protocol] | socket.SOCK_CLOEXEC, PROTOCOLS[protocol])
+        family = socket.AF_INET6 if ":" in host_ip else socket.AF_INET
+        fd = socket.socket(family, _KINDS[protocol] | socket.SOCK_CLOEXEC, PROTOCOLS[protocol])
     except OSError as error:
         if error.errno == errno.EPROTONOSUPPORT:
             return None
         raise
     try:
+        if family == socket.AF_INET6:
+            fd.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         try:
             fd.bind((host_ip, port))
         except OSError as error:
@@ -142,27 +143,28 @@ class PortTable:
                 del self._taken[protocol, port]
 
     def conflicts(self, protocol: str, host_ip: str, port: int) -> bool:
-        """Whether an endpoint holds the port on this address, on all, or on any if this is all."""
-        addresses = self._taken.get((protocol, port))
-        return addresses is not None and (host_ip == ANY_ADDRESS or host_ip in addresses or ANY_ADDRESS in addresses)
+        """Whether an endpoint holds the port on this address, on all of its family, or on any if this is all."""
+        version = ":" in host_ip
+        addresses = {each for each in self._taken.get((protocol, port), ()) if (":" in each) == version}
+        anywhere = ANY_ADDRESS_6 if version else ANY_ADDRESS
+        return bool(addresses) and (host_ip == anywhere or host_ip in addresses or anywhere in addresses)
 
-    def choose(self, wanted: PortRequest, ip: str, default: str = ANY_ADDRESS) -> tuple[int, int | None]:
-        """A host port for the request and its reservation; the port is entered in the table.
+    def choose(self, wanted: PortRequest, ip: str, addresses: Sequence[str] = ()) -> tuple[int, tuple[int, ...]]:
+        """A host port for the request and its reservations; the port is entered in the table.
 
-        `ip`: the container's, for the message. `default`: the host address if none is asked for.
-        Raises ResourceExhausted with Docker's words.
+        `ip`: the container's, for the message. `addresses`: the host's, all to have the same port, if the request names
+        none. Raises ResourceExhausted with Docker's words.
         """
-        host_ip = wanted.host_ip or default
+        addresses = (wanted.host_ip,) if wanted.host_ip else addresses or (ANY_ADDRESS,)
         if wanted.host_port_first and wanted.host_port_first == wanted.host_port_last:
             port = wanted.host_port_first
-            if self.conflicts(wanted.protocol, host_ip, port):
-                raise ResourceExhausted(f"Bind for {host_ip}:{port} failed: port is already allocated")
+            for host_ip in addresses:
+                if self.conflicts(wanted.protocol, host_ip, port):
+                    raise ResourceExhausted(f"Bind for {host_ip}:{port} failed: port is already allocated")
             try:
-                fd = reserve(wanted.protocol, host_ip, port)
+                return port, self._take(wanted.protocol, addresses, port)
             except OSError as error:
-                raise _refused(error, wanted, host_ip, str(port), ip) from None
-            self.add(wanted.protocol, host_ip, port)
-            return port, fd
+                raise _refused(error, wanted, addresses[0], str(port), ip) from None
         first, last = wanted.host_port_first, wanted.host_port_last
         if not first:
             first, last = ephemeral_range()
@@ -171,22 +173,34 @@ class PortTable:
             start = first
         failure: OSError | None = None
         for port in chain(range(start, last + 1), range(first, start)):
-            if self.conflicts(wanted.protocol, host_ip, port):
+            if any(self.conflicts(wanted.protocol, host_ip, port) for host_ip in addresses):
                 continue
             try:
-                fd = reserve(wanted.protocol, host_ip, port)
+                reserved = self._take(wanted.protocol, addresses, port)
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
-                    raise _refused(error, wanted, host_ip, str(port), ip) from None
+                    raise _refused(error, wanted, addresses[0], str(port), ip) from None
                 failure = error
                 continue
-            self.add(wanted.protocol, host_ip, port)
             if not wanted.host_port_first:
                 self._last = port
-            return port, fd
+            return port, reserved
         if failure is not None:
-            raise _refused(failure, wanted, host_ip, f"{first}-{last}", ip)
+            raise _refused(failure, wanted, addresses[0], f"{first}-{last}", ip)
         raise ResourceExhausted("all ports are allocated")
+
+    def _take(self, protocol: str, addresses: Sequence[str], port: int) -> tuple[int, ...]:
+        reserved: list[int] = []
+        try:
+            for host_ip in addresses:
+                made = reserve(protocol, host_ip, port)
+                reserved += [] if made is None else [made]
+        except BaseException:
+            close_all(reserved)
+            raise
+        for host_ip in addresses:
+            self.add(protocol, host_ip, port)
+        return tuple(reserved)
 
 
 def _refused(error: OSError, wanted: PortRequest, host_ip: str, port: str, ip: str) -> ResourceExhausted:

@@ -96,7 +96,7 @@ class SandboxPool:
             raise
 
     async def connect(
-        self, container_id: str, network: str, *, ip: str = "", mac: str = "", priority: int = 0
+        self, container_id: str, network: str, *, ip: str = "", ip6: str = "", mac: str = "", priority: int = 0
     ) -> Endpoint:
         """Put the sandbox that the container holds onto a network. Raises what `controller.connect` raises."""
         held = self._controller.endpoint(container_id)
@@ -106,7 +106,7 @@ class SandboxPool:
         try:
             made: Endpoint = await self._run(
                 lambda: self._controller.connect(
-                    container_id, network, descriptor, ip=ip, mac=mac, priority=priority
+                    container_id, network, descriptor, ip=ip, ip6=ip6, mac=mac, priority=priority
                 )
             )  # fmt: skip
         finally:

@@ -16,7 +16,7 @@ import msgspec
 
 from sampan.core.metadata import Metadata
 from sampan.network.definitions import Definition
-from sampan.network.endpoints import Endpoint
+from sampan.network.endpoints import Endpoint, NetworkInfo
 
 _SCHEMA = (
     """CREATE TABLE network (
@@ -40,6 +40,12 @@ _SCHEMA_2 = (
     "ALTER TABLE network_endpoint ADD COLUMN bare INTEGER NOT NULL DEFAULT 0",
 )
 
+_SCHEMA_3 = (
+    "ALTER TABLE network_endpoint ADD COLUMN ip6 TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE network_endpoint ADD COLUMN prefix6 INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE network_endpoint ADD COLUMN gateway6 TEXT NOT NULL DEFAULT ''",
+)
+
 _DEFAULT_NETWORKS = (("bridge", "bridge"), ("host", "host"), ("none", "null"))
 
 
@@ -54,6 +60,22 @@ class NetworkRow:
     last_address: int
     definition: Definition | None = None
     """A user-defined one's."""
+
+
+def described(row: NetworkRow, definition: Definition | None) -> NetworkInfo:
+    """For list and inspect, without its endpoints."""
+    if definition is None:
+        return NetworkInfo(id=row.id, name=row.name, driver=row.driver, created=row.created)
+    second, routed = definition.interface6, definition.routed
+    return NetworkInfo(
+        id=row.id, name=row.name, driver=row.driver, created=row.created, subnet=str(definition.subnet),
+        gateway="" if routed else str(definition.interface.ip), ip_range=definition.ip_range,
+        reserved=definition.reserved, configured=definition.configured, subnet6=str(definition.subnet6 or ""),
+        gateway6=str(second.ip) if second and not routed else "", ip_range6=definition.ip_range6,
+        reserved6=definition.reserved6, configured6=definition.configured6, internal=definition.internal,
+        attachable=definition.attachable, host_ip=definition.host_ip, labels=definition.labels,
+        options=definition.options,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,6 +94,7 @@ class NetworkStore:
         self._metadata = metadata
         metadata.migrate("network-1", _SCHEMA)
         metadata.migrate("network-2", _SCHEMA_2)
+        metadata.migrate("network-3", _SCHEMA_3)
         with metadata.transaction() as cursor:
             for name, driver in _DEFAULT_NETWORKS:
                 cursor.execute(
@@ -110,14 +133,15 @@ class NetworkStore:
         with self._metadata.transaction() as cursor:
             rows = cursor.execute(
                 "SELECT e.id, e.sandbox_id, n.name, e.network_id, e.path, e.container_id, e.ip, e.prefix, e.gateway,"
-                " e.mac, e.host_interface, e.interface, e.priority, e.bare"
+                " e.mac, e.host_interface, e.interface, e.priority, e.bare, e.ip6, e.prefix6, e.gateway6, n.driver"
                 " FROM network_endpoint e JOIN network n ON n.id = e.network_id"
             ).fetchall()
         return [
             Endpoint(
                 id=row[0], sandbox_id=row[1], network=row[2], network_id=row[3], path=row[4], container_id=row[5],
                 ip=str(IPv4Address(row[6])) if row[6] is not None else "", prefix=row[7], gateway=row[8], mac=row[9],
-                host_interface=row[10], interface=row[11], priority=row[12], bare=bool(row[13]),
+                host_interface=row[10], interface=row[11], priority=row[12], bare=bool(row[13]), ip6=row[14],
+                prefix6=row[15], gateway6=row[16], driver="bridge" if row[17] == "null" else row[17],
             )
             for row in rows
         ]  # fmt: skip
@@ -127,11 +151,12 @@ class NetworkStore:
         with self._metadata.transaction() as cursor:
             cursor.execute(
                 "INSERT INTO network_endpoint (id, sandbox_id, network_id, container_id, path, ip, prefix, gateway,"
-                " mac, host_interface, interface, priority, bare) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " mac, host_interface, interface, priority, bare, ip6, prefix6, gateway6)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     endpoint.id, endpoint.sandbox_id, endpoint.network_id, endpoint.container_id, endpoint.path, number,
                     endpoint.prefix, endpoint.gateway, endpoint.mac, endpoint.host_interface, endpoint.interface,
-                    endpoint.priority, endpoint.bare,
+                    endpoint.priority, endpoint.bare, endpoint.ip6, endpoint.prefix6, endpoint.gateway6,
                 ),
             )  # fmt: skip
             if number is not None:

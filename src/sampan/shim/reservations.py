@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import socket
 
-_KINDS = {socket.SOCK_STREAM: "tcp", socket.SOCK_DGRAM: "udp"}
+_PROTOCOLS = {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp", 132: "sctp"}
 
 
 def place(descriptor: int) -> tuple[str, str, int] | None:
-    """What the socket is bound to: protocol, address, port; None for what is no socket of IPv4."""
+    """What the socket is bound to: protocol, address, port; None for what is no socket of IP."""
     try:
         with socket.socket(fileno=os.dup(descriptor)) as bound:
-            if bound.family != socket.AF_INET:
+            if bound.family not in (socket.AF_INET, socket.AF_INET6):
                 return None
-            address, port = bound.getsockname()
-            return _KINDS.get(bound.type, ""), address, port
+            address, port = bound.getsockname()[:2]
+            return _PROTOCOLS.get(bound.proto, ""), address, port
     except OSError:
         return None
 

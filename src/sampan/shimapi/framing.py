@@ -21,7 +21,7 @@ from sampan.shimapi.messages import Envelope
 
 _HEADER = struct.Struct("<II")
 _GROUP = 200
-_MAX_DESCRIPTORS = _GROUP * _HEADER.size
+_MAX_DESCRIPTORS = _GROUP * 64
 _MAX_MESSAGE = 16 << 20
 _CHUNK = 1 << 16
 
@@ -32,7 +32,7 @@ _decoder = msgspec.msgpack.Decoder(Envelope)
 def encode(envelope: Envelope, descriptors: int = 0) -> bytes:
     """The bytes of an envelope that travels with so many descriptors. Raises InvalidArgument for too much."""
     body = _encoder.encode(envelope)
-    if len(body) > _MAX_MESSAGE or descriptors > _MAX_DESCRIPTORS:
+    if len(body) > _MAX_MESSAGE or descriptors > min(_MAX_DESCRIPTORS, _GROUP * len(body)):
         raise InvalidArgument("the message to the shim is too large")
     return _HEADER.pack(len(body), descriptors) + body
 

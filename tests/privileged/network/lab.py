@@ -8,6 +8,7 @@ clients in different "machines" are all served from one process.
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import os
 import socket
@@ -140,11 +141,13 @@ class Server:
         self._socket.close()
 
 
-def client(path: str | None, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+def client(
+    path: str | None, kind: socket.SocketKind = socket.SOCK_STREAM, family: socket.AddressFamily = socket.AF_INET
+) -> socket.socket:
     """A socket in the namespace; None: in the host's, which is the calling thread's."""
 
     def make() -> socket.socket:
-        made = socket.socket(socket.AF_INET, kind)
+        made = socket.socket(family, kind)
         made.settimeout(1)
         return made
 
@@ -154,23 +157,29 @@ def client(path: str | None, kind: socket.SocketKind = socket.SOCK_STREAM) -> so
 def ask(path: str | None, address: str, port: int, *, udp: bool = False, timeout: float = 4) -> str:
     """What the server there answers; `refused` or `silent` if it does not. A packet that is sent in the moment when a
     link comes up is lost, and sent again after a second: hence the time."""
-    with client(path, socket.SOCK_DGRAM if udp else socket.SOCK_STREAM) as asking:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with client(path, socket.SOCK_DGRAM if udp else socket.SOCK_STREAM, family) as asking:
         asking.settimeout(timeout)
         try:
             asking.connect((address, port))
             if udp:
                 asking.send(b"?")
             return asking.recv(100).decode()
-        except ConnectionRefusedError:
-            return "refused"
         except TimeoutError:
             return "silent"
+        except ConnectionRefusedError:
+            return "refused"
+        except OSError as error:
+            if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
+                return "unreachable"
+            raise
 
 
 class Lab:
     """A controller on this thread's host, with an outside world behind a router's distance."""
 
     HOST, OUTSIDE = "192.0.2.1", "192.0.2.99"
+    HOST_6, OUTSIDE_6 = "2001:db8::1", "2001:db8::99"
 
     def __init__(self, tmp: str, **settings: Any) -> None:
         self.tmp = tmp
@@ -196,6 +205,7 @@ class Lab:
         # A name for the namespace that ip understands: a process' id would need a process there.
         inside(path, lambda: run("ip", "link", "set", "lo", "up"))
         run("ip", "addr", "add", f"{self.HOST}/24", "dev", "outer0")
+        run("ip", "addr", "add", f"{self.HOST_6}/64", "dev", "outer0", "nodad")
         run("ip", "link", "set", "outer0", "up")
         os.makedirs("/run/netns", exist_ok=True)
         name = f"lab{os.path.basename(self.tmp)[-8:]}{threading.get_native_id()}"
@@ -210,8 +220,10 @@ class Lab:
 
         def configure() -> None:
             run("ip", "addr", "add", f"{self.OUTSIDE}/24", "dev", "eth0")
+            run("ip", "addr", "add", f"{self.OUTSIDE_6}/64", "dev", "eth0", "nodad")
             run("ip", "link", "set", "eth0", "up")
             run("ip", "route", "add", "172.16.0.0/12", "via", self.HOST)
+            run("ip", "route", "add", "fd00::/8", "via", self.HOST_6)
 
         inside(path, configure)
         return path
@@ -227,6 +239,8 @@ class Lab:
         for port in (80, 81):
             for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
                 self.serve(container_id, endpoint.path, port, kind)
+                if endpoint.ip6:
+                    self.serve(container_id, endpoint.path, port, kind, "::")
         if published:
             self.publish(endpoint, *published)
         return endpoint
@@ -234,16 +248,18 @@ class Lab:
     def publish(self, endpoint: Endpoint, *ports: str) -> Published:
         requests = []
         for text in ports:
-            *host, container = text.split(":")
-            host_ip = host[0] if len(host) == 2 else ""
-            requests.append(request(container, host_ip, host[-1] if host else ""))
+            host, _, container = text.rpartition(":")
+            host_ip, _, port = host.rpartition(":")
+            requests.append(request(container, host_ip.strip("[]"), port))
         published = self.controller.publish(endpoint, requests, endpoint.container_id)
         self.sockets += published.sockets
         return published
 
     def serve(self, name: str, path: str | None, port: int, kind: socket.SocketKind, address: str = "") -> None:
         def bind() -> socket.socket:
-            bound = socket.socket(socket.AF_INET, kind)
+            bound = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
+            if ":" in address:
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             bound.bind((address, port))
             if kind == socket.SOCK_STREAM:
                 bound.listen()

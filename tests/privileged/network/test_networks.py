@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from sampan.errors import Conflict, Forbidden, InvalidArgument, SampanError, Unsupported
-from sampan.network.definitions import NetworkRequest
+from sampan.errors import Conflict, Forbidden, InvalidArgument, NotFound, SampanError, Unsupported
+from sampan.network.definitions import NetworkRequest, SubnetRequest
 from sampan.network.endpoints import Endpoint
 from tests.privileged.network.lab import Lab, ask, inside, on_own_host, open_netns, run
 
@@ -21,7 +21,9 @@ ICC = "com.docker.network.bridge.enable_icc"
 
 
 def create(lab: Lab, name: str, **wanted: Any) -> str:
-    return lab.controller.create(NetworkRequest(name=name, **wanted)).id
+    own = {each: wanted.pop(each) for each in ("subnet", "ip_range", "gateway", "reserved") if each in wanted}
+    subnets = wanted.pop("subnets", (SubnetRequest(**own),) if own else ())
+    return lab.controller.create(NetworkRequest(name=name, subnets=subnets, **wanted)).id
 
 
 def in_namespace(path: str, do: Callable[[int], Endpoint]) -> Endpoint:
@@ -178,12 +180,35 @@ REFUSED: dict[str, tuple[dict[str, Any], type[SampanError], str]] = {
     "no subnet": ({"gateway": "10.3.0.1"}, InvalidArgument, "no subnet is given"),
     "a far gateway": ({"subnet": "10.3.0.0/24", "gateway": "10.4.0.1"}, InvalidArgument, "invalid gateway 10.4.0.1"),
     "a far range": ({"subnet": "10.3.0.0/24", "ip_range": "10.4.0.0/28"}, InvalidArgument, "invalid ip-range"),
-    "IPv6": ({"subnet": "fd00::/64"}, Unsupported, "IPv6"),
+    "IPv6": ({"subnet": "fd00::/64"}, InvalidArgument, "needs IPv6 to be enabled"),
+    "two of a kind": (
+        {"subnets": (SubnetRequest(subnet="10.3.0.0/24"), SubnetRequest(subnet="10.4.0.0/24"))},
+        Forbidden,
+        "doesn't support multiple subnets",
+    ),
+    "a far IPv6 gateway": (
+        {"subnet": "fd00::/64", "gateway": "fd01::1", "ipv6": True},
+        InvalidArgument,
+        "invalid gateway fd01::1",
+    ),
+    "the host's IPv6": ({"subnet": "2001:db8::/48", "ipv6": True}, Conflict, "outer0 has an address of that network"),
     "a bridge": ({"options": {"com.docker.network.bridge.name": "outer0"}}, Conflict, "outer0 exists already"),
     "the same bridge": ({"options": {"com.docker.network.bridge.name": "smplab0"}}, Forbidden, "same bridge name"),
     "a truth": ({"options": {ICC: "perhaps"}}, InvalidArgument, "failed to parse"),
     "an option": ({"options": {"com.docker.network.bridge.trusted_host_interfaces": "x"}}, Unsupported, "trusted"),
-    "a driver": ({"driver": "macvlan"}, Unsupported, "network driver macvlan is not supported"),
+    "a driver": ({"driver": "overlay"}, Unsupported, "network driver overlay is not supported"),
+    "no such driver": ({"driver": "weave"}, NotFound, "could not find plugin weave"),
+    "no parent": (
+        {"driver": "macvlan", "options": {"parent": "eth9"}},
+        InvalidArgument,
+        "parent interface eth9 is not there",
+    ),
+    "a mode": (
+        {"driver": "macvlan", "options": {"parent": "outer0", "macvlan_mode": "odd"}},
+        InvalidArgument,
+        "odd",
+    ),
+    "another's option": ({"driver": "ipvlan", "options": {"macvlan_mode": "bridge"}}, Unsupported, "macvlan_mode"),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import struct
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,78 @@ def test_network_none_has_loopback_alone(tmp_path: Path) -> None:
         links = inside(alone.path, lambda: run("ip", "-br", "link"))
         assert [line.split()[0] for line in links.splitlines()] == ["lo"]
         assert (alone.ip, alone.mac, alone.host_interface) == ("", "", "")
+
+
+@on_own_host
+def test_the_users_own_chain_comes_first_and_stays(tmp_path: Path) -> None:
+    with Lab(str(tmp_path)) as lab:
+        outside = lab.add_outside()
+        lab.container("web", "8080:80", "8081:81")
+        # What docs/how-to/networks.md says.
+        run(
+            "nft", "add", "rule", "inet", "smplab_user", "forward", "ct", "status", "dnat", "meta", "l4proto",
+            "tcp", "ct", "original", "proto-dst", "8080", "ip", "saddr", "!=", "198.51.100.0/24", "drop",
+        )  # fmt: skip
+        assert ask(outside, lab.HOST, 8080, timeout=0.3) == "silent"
+        assert ask(outside, lab.HOST, 8081) == f"web {lab.OUTSIDE}"
+        kept = run("nft", "list", "table", "inet", "smplab_user")
+        run("nft", "flush", "table", "ip", "smplab")
+        lab.controller.repair()
+        lab.container("next", "8082:80")
+        lab.controller.close()
+        lab.controller = lab.open_controller()
+        lab.controller.setup()
+        lab.controller.adopt(["web", "next"])
+        assert run("nft", "list", "table", "inet", "smplab_user") == kept
+        run("nft", "delete", "table", "inet", "smplab_user")
+        lab.controller.repair()
+        assert "hook forward priority -10" in run("nft", "list", "table", "inet", "smplab_user").replace(
+            "filter - ", "-"
+        )
+        assert ask(outside, lab.HOST, 8080) == f"web {lab.OUTSIDE}"
+
+
+def crc32c(data: bytes) -> int:
+    """SCTP's checksum (RFC 3309)."""
+    value = 0xFFFFFFFF
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+    return value ^ 0xFFFFFFFF
+
+
+def sctp_init(source: int, destination: int) -> bytes:
+    """The first packet of an association (RFC 9260): a header and an INIT chunk."""
+    chunk = struct.pack(">BBHIIHHI", 1, 0, 20, 0x1234, 65536, 1, 1, 0x5678)
+    head = struct.pack(">HHI", source, destination, 0)
+    return head + struct.pack("<I", crc32c(head + bytes(4) + chunk)) + chunk
+
+
+@on_own_host
+def test_sctp(tmp_path: Path) -> None:
+    """By packets of our own: this needs no SCTP in the kernel, which redirects it all the same."""
+    with Lab(str(tmp_path)) as lab:
+        outside = lab.add_outside()
+        web = lab.container("web", "8080:80/sctp")
+        assert lab.controller.bindings("web")[0].protocol == "sctp"
+
+        def raw() -> socket.socket:
+            return socket.socket(socket.AF_INET, socket.SOCK_RAW, 132)
+
+        with inside(web.path, raw) as taking, inside(outside, raw) as sending:
+            taking.settimeout(0.5)
+            for port, arrives in ((8081, False), (8080, True)):
+                for _ in range(8):
+                    sending.sendto(sctp_init(5555, port), (lab.HOST, 0))
+                    try:
+                        data, (peer, _) = taking.recvfrom(2000)
+                    except TimeoutError:
+                        if not arrives:
+                            break
+                        continue
+                    assert arrives
+                    assert (peer, struct.unpack_from(">HH", data, 20)) == (lab.OUTSIDE, (5555, 80))
+                    break
+                else:
+                    pytest.fail("nothing arrives")

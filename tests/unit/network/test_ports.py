@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from sampan.errors import InvalidArgument, ResourceExhausted, Unsupported
+from sampan.errors import InvalidArgument, ResourceExhausted
 from sampan.network import ports
 from sampan.network.endpoints import PortRequest
 from sampan.network.ports import PortTable
@@ -42,9 +42,38 @@ def test_bad_requests(container: str, ip: str, host: str) -> None:
         ports.request(container, ip, host)
 
 
-def test_ipv6_is_refused_by_name() -> None:
-    with pytest.raises(Unsupported, match="::1"):
-        ports.request("80/tcp", "::1", "80")
+def test_addresses_of_ipv6() -> None:
+    assert ports.request("80/tcp", "::1", "80").host_ip == "::1"
+    table = PortTable()
+    table.add("tcp", "0.0.0.0", 9000)
+    assert table.conflicts("tcp", "127.0.0.1", 9000)
+    assert not table.conflicts("tcp", "::", 9000)
+    table.add("tcp", "::1", 9000)
+    assert table.conflicts("tcp", "::", 9000)
+    assert not table.conflicts("tcp", "fd00::1", 9000)
+
+
+def test_the_same_port_of_both_families() -> None:
+    table = PortTable()
+    either = PortRequest(container_port=80)
+    port, reserved = table.choose(either, "172.17.0.2", ("0.0.0.0", "::"))
+    try:
+        assert len(reserved) == 2
+        assert table.conflicts("tcp", "::1", port)
+        with socket.socket(socket.AF_INET6) as foreign, pytest.raises(OSError, match="Address already in use"):
+            foreign.bind(("::1", port))
+        with socket.socket(socket.AF_INET6) as foreign:
+            # A port that is free on one of them alone is not taken.
+            foreign.bind(("::1", 0))
+            held = foreign.getsockname()[1]
+            with pytest.raises(ResourceExhausted, match="failed to bind host port"):
+                table.choose(
+                    PortRequest(container_port=80, host_port_first=held, host_port_last=held), "", ("0.0.0.0", "::")
+                )
+            with socket.socket() as free:
+                free.bind(("0.0.0.0", held))
+    finally:
+        ports.close_all(reserved)
 
 
 def wanted(port: int, last: int = 0, protocol: str = "tcp", ip: str = "127.0.0.1") -> PortRequest:
@@ -95,8 +124,7 @@ def test_a_foreign_listener(reuse: bool) -> None:
 def test_nobody_binds_a_reserved_port_and_nothing_is_accepted(kind: socket.SocketKind) -> None:
     protocol = "tcp" if kind == socket.SOCK_STREAM else "udp"
     table = PortTable()
-    port, fd = table.choose(wanted(free_port(), protocol=protocol), "172.17.0.2")
-    assert fd is not None
+    port, (fd,) = table.choose(wanted(free_port(), protocol=protocol), "172.17.0.2")
     try:
         with socket.socket(socket.AF_INET, kind) as foreign:
             foreign.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -140,8 +168,7 @@ def test_a_range_takes_its_first_free_port() -> None:
     first = free_port()
     table = PortTable()
     table.add("udp", "127.0.0.1", first)
-    port, fd = table.choose(wanted(first, min(first + 20, 65535), "udp"), "172.17.0.2")
-    assert fd is not None
+    port, (fd,) = table.choose(wanted(first, min(first + 20, 65535), "udp"), "172.17.0.2")
     os.close(fd)
     assert first < port <= first + 20
 
@@ -157,11 +184,10 @@ def test_a_full_range() -> None:
 def test_ephemeral_ports_go_round() -> None:
     table = PortTable()
     first, last = ports.ephemeral_range()
-    one, fd_one = table.choose(PortRequest(container_port=80, host_ip="127.0.0.1"), "172.17.0.2")
+    one, (fd_one,) = table.choose(PortRequest(container_port=80, host_ip="127.0.0.1"), "172.17.0.2")
     table.remove("tcp", "127.0.0.1", one)
-    two, fd_two = table.choose(PortRequest(container_port=80, host_ip="127.0.0.1"), "172.17.0.2")
+    two, (fd_two,) = table.choose(PortRequest(container_port=80, host_ip="127.0.0.1"), "172.17.0.2")
     for fd in (fd_one, fd_two):
-        assert fd is not None
         os.close(fd)
     assert first <= one <= last
     assert first <= two <= last

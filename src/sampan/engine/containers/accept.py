@@ -221,8 +221,6 @@ def parse_port(text: str) -> tuple[int, int, str]:
         raise bad
     if protocol not in ("tcp", "udp", "sctp"):
         raise InvalidArgument(f"invalid protocol: {protocol}")
-    if protocol == "sctp":
-        raise Unsupported("publishing sctp ports is not supported")
     return first, last, protocol
 
 

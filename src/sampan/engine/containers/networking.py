@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -80,7 +80,7 @@ def checked(network: NetworkInfo, settings: EndpointSettings) -> EndpointSetting
     if ipam.ipv4_address or ipam.ipv6_address:
         if network.predefined:
             faults.append("user specified IP address is supported on user defined networks only")
-        elif not network.configured:
+        elif not (network.configured or not ipam.ipv4_address) or not (network.configured6 or not ipam.ipv6_address):
             faults.append(
                 "user specified IP address is supported only when connecting to networks with user configured subnets"
             )
@@ -90,7 +90,10 @@ def checked(network: NetworkInfo, settings: EndpointSettings) -> EndpointSetting
         except ValueError:
             faults.append(f"invalid {version} address: {text}")
             continue
-        if text and network.configured and address not in IPv4Network(network.subnet):
+        subnet, configured = (
+            (network.subnet, network.configured) if version == "IPv4" else (network.subnet6, network.configured6)
+        )  # fmt: skip
+        if text and configured and address not in ip_network(subnet):
             faults.append(f"no configured subnet contains IP address {text}")
     if faults:
         raise InvalidArgument(
@@ -180,9 +183,10 @@ async def wire(engine: Engine, record: Record, undo: contextlib.AsyncExitStack) 
 
 
 async def _join(engine: Engine, container_id: str, name: str, settings: EndpointSettings) -> Endpoint:
-    ip = settings.ipam_config.ipv4_address if settings.ipam_config else ""
+    wanted = settings.ipam_config or EndpointIPAMConfig()
     return await engine.sandboxes.connect(
-        container_id, name, ip=ip, mac=settings.mac_address, priority=settings.gw_priority
+        container_id, name, ip=wanted.ipv4_address, ip6=wanted.ipv6_address, mac=settings.mac_address,
+        priority=settings.gw_priority,
     )  # fmt: skip
 
 
@@ -225,7 +229,8 @@ def settings_of(engine: Engine, record: Record, host_id: str) -> dict[str, Endpo
             continue
         found[name] = msgspec.structs.replace(
             wanted, network_id=network.id, endpoint_id=endpoint.id, gateway=endpoint.gateway, ip_address=endpoint.ip,
-            ip_prefix_len=endpoint.prefix, mac_address=endpoint.mac or wanted.mac_address,
+            ip_prefix_len=endpoint.prefix, ipv6_gateway=endpoint.gateway6, global_ipv6_address=endpoint.ip6,
+            global_ipv6_prefix_len=endpoint.prefix6, mac_address=endpoint.mac or wanted.mac_address,
             dns_names=dns_names(record, wanted) if not network.predefined else None,
         )  # fmt: skip
     return found

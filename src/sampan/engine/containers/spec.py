@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from sampan.api.containers import HostConfig, Resources, words
+from sampan.engine import descriptors
 from sampan.engine.containers import devices, propagation, sharing
 from sampan.engine.containers.ownership import Maps
 from sampan.engine.containers.record import MountPoint, Record
@@ -218,7 +219,7 @@ def _mount(point: MountPoint, maps: Maps | None = None) -> Mount:
 
 def rlimits(host: HostConfig) -> tuple[Rlimit, ...]:
     """The container's limits, which its execs have too."""
-    return tuple(
+    asked = tuple(
         Rlimit(
             type=f"RLIMIT_{limit.name.upper()}",
             soft=_UNLIMITED if limit.soft < 0 else limit.soft,
@@ -226,6 +227,10 @@ def rlimits(host: HostConfig) -> tuple[Rlimit, ...]:
         )
         for limit in host.ulimits or ()
     )
+    soft, hard = (_UNLIMITED if each < 0 else each for each in descriptors.GIVEN)
+    if soft == hard or any(each.type == "RLIMIT_NOFILE" for each in asked):
+        return asked
+    return (*asked, Rlimit(type="RLIMIT_NOFILE", soft=soft, hard=hard))
 
 
 def resources(limits: Resources) -> LinuxResources:

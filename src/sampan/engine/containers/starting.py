@@ -283,7 +283,7 @@ def write_hosts(engine: Engine, record: Record) -> None:
         text = files.host_hosts(extra, "127.0.0.1")
     else:
         gateway = engine.network.network("bridge").gateway
-        addresses = [each.ip for each in engine.network.endpoints(record.id) if each.ip]
+        addresses = [ip for each in engine.network.endpoints(record.id) for ip in each.addresses]
         linked = links.hosts(engine, record)
         text = files.hosts(hostname(record), record.config.domainname, addresses, extra, gateway, linked)
     # In place: the file may be bound into a container that runs, or is on its way down.

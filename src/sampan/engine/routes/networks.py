@@ -17,7 +17,7 @@ from sampan.engine.http.router import RouteDef
 from sampan.engine.services import Engine
 from sampan.engine.timestamps import parse_moment, rfc3339
 from sampan.errors import Forbidden, InvalidArgument, NotFound, SampanError, Unsupported
-from sampan.network.definitions import NetworkRequest
+from sampan.network.definitions import NetworkRequest, SubnetRequest
 from sampan.network.endpoints import NetworkInfo
 
 _FILTERS = frozenset({"dangling", "driver", "id", "label", "label!", "name", "scope", "type"})
@@ -57,18 +57,25 @@ class NetworkRoutes:
         return json_response(self._document(self._engine.network.network(wanted)))
 
     def _document(self, network: NetworkInfo) -> api.NetworkDocument:
-        subnet = api.IPAMConfig(
-            subnet=network.subnet, ip_range=network.ip_range or None, gateway=network.gateway,
-            auxiliary_addresses=network.reserved or None,
-        )  # fmt: skip
+        subnets = tuple(
+            api.IPAMConfig(
+                subnet=subnet, ip_range=ip_range or None, gateway=gateway or None, auxiliary_addresses=reserved or None
+            )
+            for subnet, ip_range, gateway, reserved in (
+                (network.subnet, network.ip_range, network.gateway, network.reserved),
+                (network.subnet6, network.ip_range6, network.gateway6, network.reserved6),
+            )
+            if subnet
+        )
         return api.NetworkDocument(
             name=network.name, id=network.id, created=rfc3339(network.created), driver=network.driver,
-            ipam=api.IPAM(config=(subnet,) if network.subnet else None),
+            ipam=api.IPAM(config=subnets or None), enable_ipv6=bool(network.subnet6),
             internal=network.internal, attachable=network.attachable, options=network.options, labels=network.labels,
             containers={
                 each.container_id: api.NetworkContainer(
                     name=self._container_name(each.container_id), endpoint_id=each.id, mac_address=each.mac,
                     ipv4_address=f"{each.ip}/{each.prefix}" if each.ip else "",
+                    ipv6_address=f"{each.ip6}/{each.prefix6}" if each.ip6 else "",
                 )
                 for each in network.endpoints
             },
@@ -135,20 +142,24 @@ def _wanted(request: api.NetworkCreateRequest) -> NetworkRequest:
     """What the request says; what is not done is refused by name."""
     ipam = request.ipam or api.IPAM()
     for given, name in (
-        (request.enable_ipv6, "IPv6 (--ipv6)"), (request.enable_ipv4 is False, "a network without IPv4"),
+        (request.enable_ipv4 is False, "a network without IPv4"),
         (request.ingress, "an ingress network"), (request.config_only, "a network's configuration alone"),
         (request.config_from is not None and request.config_from.network, "a network's configuration from another's"),
         (request.scope not in ("", "local"), f"scope {request.scope}"),
         (ipam.driver not in ("", "default"), f"address management driver {ipam.driver}"),
-        (len(ipam.config or ()) > 1, "more than one subnet in a network"),
         (ipam.options, "options of address management"),
     ):  # fmt: skip
         if given:
             raise Unsupported(f"{name} is not supported")
-    subnet = (ipam.config or (api.IPAMConfig(),))[0]
     return NetworkRequest(
-        name=request.name, driver=request.driver or "bridge", subnet=subnet.subnet or "",
-        ip_range=subnet.ip_range or "", gateway=subnet.gateway or "", reserved=subnet.auxiliary_addresses or {},
+        name=request.name, driver=request.driver or "bridge", ipv6=bool(request.enable_ipv6),
+        subnets=tuple(
+            SubnetRequest(
+                subnet=each.subnet or "", ip_range=each.ip_range or "", gateway=each.gateway or "",
+                reserved=each.auxiliary_addresses or {},
+            )
+            for each in ipam.config or ()
+        ),
         internal=request.internal, attachable=request.attachable, labels=request.labels or {},
         options=request.options or {},
     )  # fmt: skip

@@ -24,7 +24,8 @@ from sampan.linux.netlink.socket import (
     pack_message,
 )
 
-FAMILY_IPV4 = socket.AF_INET
+FAMILY_INET, FAMILY_IPV4, FAMILY_IPV6 = 1, socket.AF_INET, socket.AF_INET6
+"""`inet` has the packets of both others; it has no translation of addresses here."""
 NFNLGRP_NFTABLES = 7
 
 # Hooks of the IPv4 family (linux/netfilter.h), and the priorities that tools call raw, dstnat, filter, srcnat.
@@ -38,7 +39,7 @@ REG32_00 = 8
 """The first quarter of `REG_1`; the next numbers are the quarters that follow."""
 
 # nft's names for types; the kernel only keeps them, for whoever lists a map.
-TYPE_IPV4, TYPE_PROTOCOL, TYPE_SERVICE, TYPE_INTERFACE = 7, 12, 13, 41
+TYPE_IPV4, TYPE_IPV6, TYPE_PROTOCOL, TYPE_SERVICE, TYPE_INTERFACE = 7, 8, 12, 13, 41
 
 CT_STATE, CT_STATUS = 0, 2
 STATE_ESTABLISHED, STATE_RELATED = 2, 4
@@ -61,7 +62,7 @@ _SET_MAP = 0x8
 _NAT_DESTINATION = 1
 
 _NFGEN = Struct(">BBH")  # family, version, resource id
-_HEAD: dict[int, bytes] = {family: _NFGEN.pack(family, 0, 0) for family in (socket.AF_INET, socket.AF_INET6)}
+_HEAD: dict[int, bytes] = {family: _NFGEN.pack(family, 0, 0) for family in (FAMILY_INET, FAMILY_IPV4, FAMILY_IPV6)}
 _BATCH_HEAD = _NFGEN.pack(socket.AF_UNSPEC, 0, 10)
 
 # --- Expressions ----------------------------------------------------------------------------------
@@ -99,14 +100,14 @@ def _payload(base: int, offset: int, size: int, register: int) -> bytes:
     return _expression("payload", be32(1, register), be32(2, base), be32(3, offset), be32(4, size))
 
 
-def source_address(size: int = 4, register: int = REG_1) -> bytes:
-    """Load the first `size` bytes of the IPv4 source address."""
-    return _payload(1, 12, size, register)
+def source_address(size: int = 4, register: int = REG_1, *, family: int = FAMILY_IPV4) -> bytes:
+    """Load the first `size` bytes of the source address."""
+    return _payload(1, 12 if family == FAMILY_IPV4 else 8, size, register)
 
 
-def destination_address(size: int = 4, register: int = REG_1) -> bytes:
-    """Load the first `size` bytes of the IPv4 destination address."""
-    return _payload(1, 16, size, register)
+def destination_address(size: int = 4, register: int = REG_1, *, family: int = FAMILY_IPV4) -> bytes:
+    """Load the first `size` bytes of the destination address."""
+    return _payload(1, 16 if family == FAMILY_IPV4 else 24, size, register)
 
 
 def destination_port(register: int = REG_1) -> bytes:
@@ -133,12 +134,13 @@ def masked(mask: bytes, register: int = REG_1) -> bytes:
 
 
 def in_subnet(load: Callable[[int], bytes], network: bytes, prefix: int) -> tuple[bytes, ...]:
-    """Go on if an IPv4 address lies in the subnet; `load` is `source_address` or `destination_address`. A prefix of
-    whole bytes needs no mask: only these bytes are loaded."""
+    """Go on if an address lies in the subnet; `load` is `source_address` or `destination_address` of its family. A
+    prefix of whole bytes needs no mask: only these bytes are loaded."""
     if prefix & 7 == 0 and prefix:
         return load(prefix >> 3), equal(network[: prefix >> 3])
-    mask = ((1 << 32) - (1 << (32 - prefix))).to_bytes(4, "big")
-    return load(4), masked(mask), equal(network)
+    size = len(network)
+    mask = ((1 << size * 8) - (1 << (size * 8 - prefix))).to_bytes(size, "big")
+    return load(size), masked(mask), equal(network)
 
 
 def connection(key: int, bits: int) -> tuple[bytes, ...]:

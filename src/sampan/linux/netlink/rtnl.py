@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from struct import Struct
 
 from sampan.linux.netlink import attributes
-from sampan.linux.netlink.attributes import attribute, nested, text, u8, u32
+from sampan.linux.netlink.attributes import attribute, nested, text, u8, u16, u32
 from sampan.linux.netlink.socket import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Netlink, Request
 
 AF_UNSPEC = 0
@@ -25,7 +25,7 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER = 1, 3, 4, 10
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
 _IFLA_LINKINFO, _IFLA_AF_SPEC, _IFLA_NET_NS_FD = 18, 26, 28
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 _IFLA_BR_NF_CALL_IPTABLES = 36
@@ -33,8 +33,10 @@ _IFLA_BRPORT_MODE, _IFLA_BRPORT_ISOLATED = 4, 33
 _IFLA_INET6_ADDR_GEN_MODE = 8
 _IN6_ADDR_GEN_MODE_NONE = 1
 _VETH_INFO_PEER = 1
+_MACVLAN_MODE, _IPVLAN_MODE, _IPVLAN_FLAGS = 1, 1, 2
 
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
+_IFA_F_NODAD = 0x02
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
 _RT_TABLE_MAIN = 254
 _RTPROT_BOOT = 3
@@ -112,6 +114,38 @@ def add_veth(
     return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"create veth {name}")
 
 
+MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
+IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
+IPVLAN_FLAGS = {"bridge": 0, "private": 1, "vepa": 2}
+
+
+def add_child(
+    name: str, *, kind: str, mode: str, flag: str = "bridge", parent: int, namespace: int, index: int,
+    mac: bytes = b"", mtu: int = 0,
+) -> Request:  # fmt: skip
+    """A `macvlan` or `ipvlan` link of the parent with this index, down, in the namespace of the descriptor. `mtu` 0:
+    the parent's. With `passthru`, a macvlan link has the parent's hardware address."""
+    body = _IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + text(_IFLA_IFNAME, name) + u32(_IFLA_LINK, parent)
+    body += u32(_IFLA_NET_NS_FD, namespace)
+    if mtu:
+        body += u32(_IFLA_MTU, mtu)
+    if mac and kind == "macvlan" and mode != "passthru":
+        body += attribute(_IFLA_ADDRESS, mac)
+    if kind == "macvlan":
+        data = u32(_MACVLAN_MODE, MACVLAN_MODES[mode])
+    else:
+        data = u16(_IPVLAN_MODE, IPVLAN_MODES[mode]) + u16(_IPVLAN_FLAGS, IPVLAN_FLAGS[flag])
+    body += nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, kind), nested(_IFLA_INFO_DATA, data))
+    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"create {kind} {name}")
+
+
+def add_dummy(name: str) -> Request:
+    """A link that leads nowhere."""
+    body = _IFINFO.pack(AF_UNSPEC, 0, 0, IFF_UP, IFF_UP) + text(_IFLA_IFNAME, name)
+    body += nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "dummy"))
+    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"create dummy link {name}")
+
+
 def set_link(
     index: int = 0, *, name: str = "", up: bool | None = None, master: int | None = None, mtu: int = 0, mac: bytes = b""
 ) -> Request:
@@ -174,8 +208,9 @@ def get_link(name: str) -> Request:
 
 
 def add_address(index: int, address: bytes, prefix: int, *, replace: bool = False) -> Request:
-    """`replace`: no error when it is there already."""
-    body = _IFADDR.pack(_family(address), prefix, 0, _RT_SCOPE_UNIVERSE, index)
+    """`replace`: no error when it is there already. An IPv6 address can be used at once: nobody is asked whether it is
+    another's."""
+    body = _IFADDR.pack(_family(address), prefix, _IFA_F_NODAD if len(address) == 16 else 0, _RT_SCOPE_UNIVERSE, index)
     body += attribute(_IFA_LOCAL, address) + attribute(_IFA_ADDRESS, address)
     if len(address) == 4 and prefix < 31:
         host = (1 << (32 - prefix)) - 1
@@ -191,13 +226,14 @@ def delete_address(index: int, address: bytes, prefix: int) -> Request:
 
 
 def add_route(
-    *, gateway: bytes = b"", output: int = 0, destination: bytes = b"", prefix: int = 0, replace: bool = False
-) -> Request:
+    *, gateway: bytes = b"", output: int = 0, destination: bytes = b"", prefix: int = 0, replace: bool = False,
+    family: int = 0,
+) -> Request:  # fmt: skip
     """A unicast route in the main table; with no destination, the default one. `replace`: instead of the one that is
-    there."""
+    there. `family`: where there is neither gateway nor destination to tell it."""
     scope = _RT_SCOPE_UNIVERSE if gateway else _RT_SCOPE_LINK
     body = _ROUTE.pack(
-        _family(gateway or destination), prefix, 0, 0, _RT_TABLE_MAIN, _RTPROT_BOOT, scope, _RTN_UNICAST, 0
+        family or _family(gateway or destination), prefix, 0, 0, _RT_TABLE_MAIN, _RTPROT_BOOT, scope, _RTN_UNICAST, 0
     )
     if destination:
         body += attribute(_RTA_DST, destination)
@@ -208,9 +244,9 @@ def add_route(
     return Request(RTM_NEWROUTE, NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL), body, "add route")
 
 
-def delete_default_route() -> Request:
-    """The IPv4 default route of the main table. ESRCH if there is none."""
-    body = _ROUTE.pack(socket.AF_INET, 0, 0, 0, _RT_TABLE_MAIN, 0, _RT_SCOPE_NOWHERE, 0, 0)
+def delete_default_route(family: int = socket.AF_INET) -> Request:
+    """The default route of the main table. ESRCH if there is none."""
+    body = _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_MAIN, 0, _RT_SCOPE_NOWHERE, 0, 0)
     return Request(RTM_DELROUTE, 0, body, "delete route")
 
 
