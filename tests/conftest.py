@@ -14,6 +14,11 @@ from collections.abc import Callable, Iterator
 
 import hypothesis
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long it takes to make an example says how busy the machine is.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 # How long an example takes says how busy the machine is, and nothing about the code.
 hypothesis.settings.register_profile(
