@@ -109,6 +109,11 @@ def open_netns(path: str) -> int:
     return in_thread(body)
 
 
+def host_state() -> tuple[list[str], str]:
+    """The names of the host's links, whose states change by themselves, and its rules."""
+    return [line.split()[0] for line in run("ip", "-br", "link").splitlines()], run("nft", "list", "ruleset")
+
+
 class Server:
     """Answers every connection (or datagram) with its name and whom it sees, until closed."""
 

@@ -11,7 +11,7 @@ import pytest
 from sampan.errors import Forbidden, Unavailable
 from sampan.network.definitions import SubnetRequest
 from sampan.network.endpoints import Endpoint
-from tests.privileged.network.lab import Lab, ask, inside, on_own_host, open_netns, run
+from tests.privileged.network.lab import Lab, ask, host_state, inside, on_own_host, open_netns, run
 from tests.privileged.network.test_networks import connect, create, disconnect
 
 pytestmark = pytest.mark.requires("root", "netns", "bridge", "veth", "nftables", "program:ip", "program:nft")
@@ -33,9 +33,9 @@ def test_macvlan(tmp_path: Path) -> None:
         outside = lab.add_outside()
         lab.serve("outside", outside, 90, socket.SOCK_STREAM)
         lab.serve("outside", outside, 90, socket.SOCK_STREAM, "::")
-        pristine = run("ip", "-br", "link"), run("nft", "list", "ruleset")
+        pristine = host_state()
         create(lab, "lan", driver="macvlan", subnets=SUBNETS, ipv6=True, options={"parent": "outer0"})
-        assert (run("ip", "-br", "link"), run("nft", "list", "ruleset")) == pristine
+        assert host_state() == pristine
         info = lab.controller.network("lan")
         assert (info.driver, info.subnet, info.gateway) == ("macvlan", "192.0.2.0/24", "192.0.2.99")
         one, two = lab.container("one", network="lan"), lab.container("two", network="lan")

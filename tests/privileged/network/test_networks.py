@@ -13,7 +13,7 @@ import pytest
 from sampan.errors import Conflict, Forbidden, InvalidArgument, NotFound, SampanError, Unsupported
 from sampan.network.definitions import NetworkRequest, SubnetRequest
 from sampan.network.endpoints import Endpoint
-from tests.privileged.network.lab import Lab, ask, inside, on_own_host, open_netns, run
+from tests.privileged.network.lab import Lab, ask, host_state, inside, on_own_host, open_netns, run
 
 pytestmark = pytest.mark.requires("root", "netns", "bridge", "veth", "nftables", "program:ip", "program:nft")
 
@@ -217,11 +217,11 @@ def test_what_is_refused_leaves_nothing(tmp_path: Path) -> None:
     with Lab(str(tmp_path)) as lab:
         lab.add_outside()
         create(lab, "taken", subnet="10.9.0.0/16")
-        links, rules = run("ip", "-br", "link"), run("nft", "list", "ruleset")
+        before = host_state()
         for wanted, kind, words in REFUSED.values():
             with pytest.raises(kind, match=words):
                 create(lab, **{"name": "new", **wanted})
-        assert (run("ip", "-br", "link"), run("nft", "list", "ruleset")) == (links, rules)
+        assert host_state() == before
         assert [each.name for each in lab.controller.networks()] == ["bridge", "host", "none", "taken"]
 
 
