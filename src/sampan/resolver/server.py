@@ -228,11 +228,16 @@ class Server:
     # --- Datagrams --------------------------------------------------------------------------------
 
     def _datagrams(self, sandbox: _Sandbox) -> None:
-        for _ in range(_BURST):
+        for number in range(_BURST):
             try:
                 data, client = sandbox.datagrams.recvfrom(_DATAGRAM)
             except OSError:  # Nothing more; or word that an earlier answer found nobody.
                 return
+            if number and self._engine is not None:
+                # It may have come since the last look, and what the engine said before it must be known to its answer.
+                self._heard(self._engine)
+                if sandbox.datagrams.fileno() < 0:
+                    return
             self._asked(sandbox, data, client)
 
     def _asked(self, sandbox: _Sandbox, data: bytes, client: tuple[str, int]) -> None:
