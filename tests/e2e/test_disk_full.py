@@ -242,3 +242,17 @@ async def test_a_pull_that_does_not_fit(small: Engine, what: str) -> None:
         assert kept(small) == before
     finally:
         await registry.stop()
+
+
+def test_a_volume_that_is_restored(small: Engine) -> None:
+    """Beside its old content there is no room for the new one: it stays what it was."""
+    small.docker("volume", "create", "data", check=True)
+    old = pathlib.Path(small.paths.volumes, "data/_data/old")
+    old.write_text("precious")
+    refused = small.sampan("volume", "import", "data", "-", stdin=layer(large=os.urandom(_SIZE)))
+    assert refused.returncode == 1 and "no space left on device" in refused.stderr
+    assert old.read_text() == "precious"
+    assert os.listdir(small.paths.volumes) == ["data"]
+    small.sampan("volume", "import", "data", "-", stdin=layer(small=b"new"), check=True)
+    assert os.listdir(old.parent) == ["small"]
+    small.docker("volume", "rm", "data", check=True)

@@ -199,6 +199,18 @@ def test_labels_and_options_with_a_mount(engine: Engine) -> None:
         engine.client.call("DELETE", "/volumes/made")
 
 
+def test_a_volumes_driver(engine: Engine) -> None:
+    for run in (engine.docker, engine.sampan):
+        made = run("create", "--volume-driver", "local", "-v", "made:/v", "box", "true", check=True).stdout.strip()
+        shown = engine.client.call("GET", f"/containers/{made}/json")
+        assert (shown["HostConfig"]["VolumeDriver"], shown["Mounts"][0]["Driver"]) == ("local", "local")
+    with pytest.raises(NotFound, match='create new: error looking up volume plugin nope: plugin "nope" not found'):
+        engine.client.call(
+            "POST", "/containers/create",
+            {"Image": "box", "Cmd": ["true"], "HostConfig": {"Binds": ["new:/v"], "VolumeDriver": "nope"}},
+        )  # fmt: skip
+
+
 # --- Parts of volumes -----------------------------------------------------------------------------------------
 
 

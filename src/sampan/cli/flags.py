@@ -101,6 +101,7 @@ def add_container_flags(parser: Parser) -> None:
         (("--cidfile",), "write the container's id to this file"),
         (("--platform",), "os/architecture of the image"),
         (("--runtime",), "OCI runtime"),
+        (("--volume-driver",), "driver of volumes that are made: local"),
         (("--detach-keys",), "key sequence that detaches"),
     ):
         add(*names, default="", help=text)
@@ -231,6 +232,7 @@ def _host_config(flags: argparse.Namespace, bindings: dict[str, Any]) -> dict[st
         "LogConfig": {"Type": flags.log_driver, "Config": dict(map(_pair, flags.log_opt))},
         "Annotations": _annotations(flags) or None,
         "VolumesFrom": flags.volumes_from or None,
+        "VolumeDriver": flags.volume_driver,
         "DeviceCgroupRules": flags.device_cgroup_rule or None,
         "CgroupParent": flags.cgroup_parent,
         "BlkioWeightDevice": _per_device(flags.blkio_weight_device, "Weight"),
