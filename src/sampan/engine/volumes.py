@@ -117,7 +117,9 @@ class Volumes:
                     if os.path.isdir(f"{self._root}/{entry}/_data"):
                         self._record(self._made(entry, time.time_ns(), None))
         for volume in self._volumes.values():
-            os.makedirs(volume.mountpoint, exist_ok=True)
+            # What may be mounted there is not looked at: a server that is gone would hold the engine up.
+            with contextlib.suppress(FileExistsError):
+                os.makedirs(volume.mountpoint)
 
     def _made(
         self, name: str, created: int, labels: Mapping[str, str] | None, options: Mapping[str, str] | None = None
