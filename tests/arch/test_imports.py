@@ -14,6 +14,8 @@ HEAVY = {"dataclasses", "hashlib", "shutil", "subprocess", "rich"}
 UNWANTED = {
     "sampan.runtime.container": NETWORKED | HEAVY,
     "sampan.shim.spawner": NETWORKED | HEAVY,
+    # Every run of pytest loads it where Sampan is installed. (pytest itself is not ours.)
+    "sampan.embedded.fixtures": {"asyncio", "ssl", "aiohttp", "msgspec", "ctypes"},
     "sampan.cli.run": NETWORKED | {"typing", "rich", "dataclasses", "inspect", "msgspec", "ctypes"},
     "sampan.cli.attachment": NETWORKED | {"typing", "rich", "dataclasses", "inspect", "msgspec", "ctypes"},
 }

@@ -93,6 +93,10 @@ async def test_one_connection_serves_many_requests(short_dir: pathlib.Path) -> N
         assert (await client.ask("HEAD", "/plain")).status == 200
         assert (await client.ask("POST", "/take", b'{"number": 3}')).body == b'{"number":3}\n'
         assert (await client.ask("POST", "/take", b'{"number": "x"}')).status == 400
+        # As Go reads it: null is what is not there.
+        assert (await client.ask("POST", "/take", b'{"number": null, "x": [null]}')).body == b'{"number":7}\n'
+        assert (await client.ask("POST", "/take", b'{"number": "x", "y": null}')).status == 400
+        assert (await client.ask("POST", "/take", b"null")).status == 400
         form = await client.ask("POST", "/take", b'{"number": 3}', ["Content-Type: text/plain"])
         assert (form.status, b"unsupported Content-Type header (text/plain)" in form.body) == (400, True)
         assert (await client.ask("GET", "/nothing")).status == 404

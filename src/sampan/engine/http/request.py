@@ -16,6 +16,25 @@ _FALSE = frozenset({"", "0", "no", "false", "none"})
 _MAX_DOCUMENT = 16 << 20
 
 
+def _decoded(body: bytes, kind: type[T]) -> T:
+    """As Go reads it: a member that is null is as one that is not there. docker-py sends null for what it does not say.
+
+    Raises msgspec.DecodeError.
+    """
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError:
+        if b"null" not in body:
+            raise
+    return msgspec.convert(_without_null(msgspec.json.decode(body)), kind)
+
+
+def _without_null(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _without_null(each) for name, each in value.items() if each is not None}
+    return [_without_null(each) for each in value] if isinstance(value, list) else value
+
+
 class Request(web.BaseRequest):
     """`match_info` holds the path's parameters; `api_version` what the client asked for, such as (1, 51)."""
 
@@ -83,10 +102,8 @@ class Request(web.BaseRequest):
                 f"unsupported Content-Type header ({self.headers.get('Content-Type', '')}): must be 'application/json'"
             )
         try:
-            return msgspec.json.decode(body if body.strip() else b"{}", type=kind)
-        except msgspec.ValidationError as error:
-            raise InvalidArgument(f"invalid JSON: {error}") from None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return _decoded(body if body.strip() else b"{}", kind)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidArgument(f"invalid JSON: {error}") from None
 
     def chunks(self) -> AsyncIterator[bytes]:

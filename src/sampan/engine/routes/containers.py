@@ -255,6 +255,9 @@ class ContainerRoutes:
             with logs.opened(path, query) as log:
                 history = await run_blocking(lambda: b"".join(log.read()))
         taken = await hijack(request, stream_type(request, tty=config.tty), history)
+        if not stream:
+            taken.close()  # The logs were all that was asked for.
+            return None
         attachment = msg.Attachment(
             stdin=stdin and stream and config.open_stdin, stdout=stdout and stream, stderr=stderr and stream,
             framed=not config.tty, received=taken.received, detach_keys=keys if config.tty else b"",
