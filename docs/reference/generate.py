@@ -19,7 +19,7 @@ from contextlib import redirect_stdout
 
 from sampan import client
 from sampan.cli import arguments
-from sampan.cli.__main__ import _OPTIONS, COMMANDS, run
+from sampan.cli.__main__ import COMMANDS, OPTIONS, run
 from sampan.cli.context import Context
 from sampan.engine import config
 from sampan.engine.http.router import RouteDef
@@ -103,8 +103,8 @@ def _runtime_sections() -> Iterator[str]:
 
 
 def cli_page() -> str:
-    titles = [f"{', '.join(names)} {value}".rstrip() for names, value, _ in _OPTIONS]
-    rows = [f"| `{title}` | {text} |" for title, (_, _, text) in zip(titles, _OPTIONS, strict=True)]
+    titles = [f"{', '.join(names)} {value}".rstrip() for names, value, _ in OPTIONS]
+    rows = [f"| `{title}` | {text} |" for title, (_, _, text) in zip(titles, OPTIONS, strict=True)]
     head = [
         f"{_NOTE}\n\n# Commands\n",
         "Before the command, `sampan` takes:\n",

@@ -67,7 +67,7 @@ COMMANDS = {
 HIDDEN = {"__complete": ("completion", "What could come next on a command line")}
 
 USAGE = "Usage:  sampan [OPTIONS] COMMAND"
-_OPTIONS = (
+OPTIONS = (
     (("--config",), "DIR", "Directory of config.json and contexts (DOCKER_CONFIG, ~/.docker)"),
     (("-c", "--context"), "NAME", "Context to use, instead of DOCKER_HOST and the current one"),
     (("-D", "--debug"), "", "Without effect"),
@@ -87,9 +87,9 @@ _OPTIONS = (
 def _help() -> str:
     width = max(map(len, COMMANDS))
     commands = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
-    titles = [f"{', '.join(names)} {value}".rstrip() for names, value, _ in _OPTIONS]
+    titles = [f"{', '.join(names)} {value}".rstrip() for names, value, _ in OPTIONS]
     width = max(map(len, titles))
-    options = [f"  {title:<{width}}  {text}" for title, (_, _, text) in zip(titles, _OPTIONS, strict=True)]
+    options = [f"  {title:<{width}}  {text}" for title, (_, _, text) in zip(titles, OPTIONS, strict=True)]
     return "\n".join(
         [
             USAGE, "", "Containers: run, look after and read how they work", "", "Options:", *options, "",
@@ -106,7 +106,7 @@ def take_options(words: list[str]) -> dict[str, str]:
         if word == "--":
             break
         name, equals, value = word.partition("=") if word.startswith("--") else (word[:2], "", word[2:])
-        option = next(((names[-1], metavar) for names, metavar, _ in _OPTIONS if name in names), None)
+        option = next(((names[-1], metavar) for names, metavar, _ in OPTIONS if name in names), None)
         if option is None:
             raise InvalidArgument(f"unknown flag: {name}")
         if not option[1]:
@@ -142,10 +142,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         import os
 
         os.environ["DOCKER_CONFIG"] = directory
-    return run(words[0], words[1:], _context(options))
+    return run(words[0], words[1:], context_of(options))
 
 
-def _context(options: dict[str, str]) -> Context:
+def context_of(options: dict[str, str]) -> Context:
     from sampan.cli.context import Context, Options
 
     files = {name: options[f"--tls{flag}"] for name, flag in _FILES if f"--tls{flag}" in options}

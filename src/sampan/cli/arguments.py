@@ -50,8 +50,9 @@ class Parser(argparse.ArgumentParser):
     """`status`: what a wrong value ends with; a wrong flag ends with 125, and a missing argument with 1."""
 
     def __init__(self, name: str, usage: str, description: str, status: int = 125, *, help_flag: bool = True) -> None:
+        ways = [f"sampan {name} {line}" for line in usage.split("\n")]
         super().__init__(
-            prog=f"sampan {name}", usage=f"sampan {name} {usage}", description=description, allow_abbrev=False,
+            prog=f"sampan {name}", usage="\n".join(ways), description=description, allow_abbrev=False,
             add_help=help_flag, formatter_class=_formatter,
         )  # fmt: skip
         self._status = status
@@ -71,8 +72,20 @@ class Parser(argparse.ArgumentParser):
         """End, for the want of an argument."""
         self._end(f"'{self.prog}' requires {what}", 1)
 
+    def format_usage(self) -> str:
+        """As Docker's command writes it, each way on a line."""
+        return "Usage:  " + (self.usage or "").replace("\n", "\n        ")
+
+    def format_help(self) -> str:
+        """In Docker's layout."""
+        flags = [action for action in self._actions if action.option_strings]
+        titles = [_title(action) for action in flags]
+        width = max(map(len, titles), default=0) + 3
+        lines = [f"  {title:<{width}}{action.help or ''}".rstrip() for title, action in zip(titles, flags, strict=True)]
+        return "\n".join([self.format_usage(), "", self.description or "", "", "Options:", *lines, ""])
+
     def _end(self, message: str, status: int) -> NoReturn:
-        usage = "\n".join(f"Usage:  {line.strip()}" for line in (self.usage or "").split("\n"))
+        usage = self.format_usage()
         print(f"{self.prog}: {message}\n\n{usage}\n\nRun '{self.prog} --help' for more information", file=sys.stderr)
         sys.exit(status)
 
@@ -146,6 +159,14 @@ class Parser(argparse.ArgumentParser):
         if value.lower() not in ("true", "t", "1", "false", "f", "0"):
             self.error(f'invalid argument "{value}" for "{name}" flag: neither true nor false')
         return [name] if value.lower() in ("true", "t", "1") else []
+
+
+def _title(action: argparse.Action) -> str:
+    """`-f, --filter FILTER`"""
+    short = next((each for each in action.option_strings if not each.startswith("--")), "")
+    long = [each for each in action.option_strings if each.startswith("--")]
+    value = "" if action.nargs == 0 else f" {action.metavar or action.dest.upper()}"
+    return f"{short + ',' if short and long else short or '   '} {', '.join(long)}{value}".rstrip()
 
 
 def add_sig_proxy(parser: Parser) -> None:

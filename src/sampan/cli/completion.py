@@ -12,8 +12,7 @@ import importlib
 import io
 
 from sampan.cli import arguments
-from sampan.cli.__main__ import _OPTIONS, COMMANDS, run, take_options
-from sampan.cli.__main__ import _context as context_of
+from sampan.cli.__main__ import COMMANDS, OPTIONS, context_of, run, take_options
 from sampan.cli.arguments import Parser
 from sampan.cli.context import Context
 from sampan.errors import SampanError
@@ -110,7 +109,7 @@ def candidates(words: Sequence[str]) -> list[tuple[str, str]]:
     """What may stand for the last word, each with a word on it. Raises SampanError."""
     before, typed = list(words[:-1]), words[-1] if words else ""
     rest = list(before)
-    if before and any(before[-1] in names and value for names, value, _ in _OPTIONS):
+    if before and any(before[-1] in names and value for names, value, _ in OPTIONS):
         with contextlib.suppress(SampanError):
             rest = before[:-1]
             take_options(rest)
@@ -120,7 +119,7 @@ def candidates(words: Sequence[str]) -> list[tuple[str, str]]:
     options = take_options(rest)
     if not rest:
         offered = [(name, text) for name, (_, text) in COMMANDS.items()]
-        offered = [(names[-1], text) for names, _, text in _OPTIONS] if typed.startswith("-") else offered
+        offered = [(names[-1], text) for names, _, text in OPTIONS] if typed.startswith("-") else offered
         return _matching(typed, offered)
     name, *rest = rest
     if name in _GROUPS and not rest:

@@ -32,7 +32,7 @@ _PLACE = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 def parser(name: str) -> Parser:
     made = Parser(
-        name, "[OPTIONS] CONTAINER:SRC DEST|-\n  or: SRC|- CONTAINER:DEST\n  or: CONTAINER:SRC CONTAINER:DEST",
+        name, "[OPTIONS] CONTAINER:SRC DEST|-\n[OPTIONS] SRC|- CONTAINER:DEST\n[OPTIONS] CONTAINER:SRC CONTAINER:DEST",
         "Copy files between a container and here, or another container", 1,
     )  # fmt: skip
     made.add_argument("-a", "--archive", action="store_true", help="owned by the container's user")
