@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,7 +19,21 @@ from sampan.shim.loop import Loop
 from sampan.shimapi.messages import LogConfig
 
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from sampan.shim.sender import Sender
+
+    class Sink(Protocol):
+        """Keeps lines. `now`: nanoseconds since the epoch."""
+
+        def lines(self, stream: int, data: bytes, now: int) -> None:
+            """Whole lines, each with its newline."""
+
+        def piece(self, stream: int, text: bytes, now: int, piece: Piece) -> None:
+            """A piece of a line, without the newline."""
+
+        def close(self) -> None: ...
+
 
 MAX_RECORD = 16 * 1024
 
@@ -30,18 +44,6 @@ class Piece(msgspec.Struct, frozen=True):
     id: str
     ordinal: int
     last: bool
-
-
-class Sink(Protocol):
-    """Keeps lines. `now`: nanoseconds since the epoch."""
-
-    def lines(self, stream: int, data: bytes, now: int) -> None:
-        """Whole lines, each with its newline."""
-
-    def piece(self, stream: int, text: bytes, now: int, piece: Piece) -> None:
-        """A piece of a line, without the newline."""
-
-    def close(self) -> None: ...
 
 
 class Log:

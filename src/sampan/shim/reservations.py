@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 
 _PROTOCOLS = {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp", 132: "sctp"}
 
 
 def place(descriptor: int) -> tuple[str, str, int] | None:
     """What the socket is bound to: protocol, address, port; None for what is no socket of IP."""
+    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+        return None
     try:
         with socket.socket(fileno=os.dup(descriptor)) as bound:
             if bound.family not in (socket.AF_INET, socket.AF_INET6):
