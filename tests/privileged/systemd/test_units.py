@@ -25,7 +25,7 @@ UNIT = pathlib.Path("/etc/systemd/system/container-web.service")
 
 
 def run(*words: str, check: bool = True, stdin: bytes = b"") -> str:
-    done = subprocess.run(words, input=stdin, capture_output=True, check=False, timeout=300)
+    done = subprocess.run(words, input=stdin, capture_output=True, check=False, timeout=900)
     if check:
         assert done.returncode == 0, (words, done.stderr.decode())
     return done.stdout.decode().strip()
@@ -40,7 +40,7 @@ def shown(unit: str, name: str) -> str:
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.2)
     assert condition(), what
