@@ -53,6 +53,8 @@ Requires={socket_unit}
 [Service]
 Type=notify
 ExecStart={engine} -H fd://{options}
+# After a boot there may be much to look after before it answers.
+TimeoutStartSec=infinity
 Restart=always
 RestartSec=2
 # The containers' shims are in this group, and do not depend on the engine.
