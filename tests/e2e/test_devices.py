@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 
-from sampan.errors import InvalidArgument, NotFound
+from sampan.errors import InvalidArgument
 from tests.e2e.conftest import Engine
 
 pytestmark = pytest.mark.requires("root", "overlay", "bridge", "nftables", "program:busybox", "program:docker")
@@ -94,5 +94,5 @@ def test_the_volumes_of_another(engine: Engine, tmp_path: pathlib.Path) -> None:
     engine.docker("rm", "-v", "data", check=True)
     assert engine.docker("volume", "ls", "-q").stdout.split() == ["named", "own"]
     engine.docker("volume", "rm", "named", "own", check=True)
-    with pytest.raises(NotFound, match="No such container: nosuch"):
+    with pytest.raises(InvalidArgument, match="No such container: nosuch"):
         create(engine, VolumesFrom=["nosuch"])

@@ -66,7 +66,7 @@ def test_lists(engine: Engine, changed: None) -> None:
     assert table[0].split() == ["REPOSITORY", "TAG", "DIGEST", "IMAGE", "ID", "CREATED", "SIZE"]
     assert table[1].split()[2] == "<none>" and table[1].split()[3].startswith("sha256:")
     shown = json.loads(engine.sampan("images", "--format", "json", "made", check=True).stdout)
-    assert (shown["Repository"], shown["Containers"]) == ("made", "0")
+    assert (shown["Repository"], shown["Containers"]) == ("made", "N/A")
     assert "--tree is not supported" in engine.sampan("images", "--tree").stderr
     remove(engine)
 

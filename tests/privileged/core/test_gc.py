@@ -7,6 +7,7 @@ import os
 import pathlib
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -70,18 +71,20 @@ def test_other_collections_go_on_beside_a_load(core: Core) -> None:
 def test_an_image_that_comes_while_the_owners_are_read_stays(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     referenced = core.images.referenced
     made: list[Image] = []
+    thread = threading.Thread(target=lambda: made.append(add(core, "late")))
 
     def slow() -> object:
+        monkeypatch.setattr(core.images, "referenced", referenced)
         found = referenced()
-        thread = threading.Thread(target=lambda: made.append(add(core, "late")))
         thread.start()
-        thread.join(20)
+        while not core.images.all():
+            time.sleep(0.01)
         return found
 
     monkeypatch.setattr(core.images, "referenced", slow)
     # The whole load fits between the look at the owners and the sweep; its own collection waits for this one.
     core.gc()
-    monkeypatch.setattr(core.images, "referenced", referenced)
+    thread.join(20)
     assert core.images.get("late").id == made[0].id
     core.gc()
     assert held(core) == (2, 1)
@@ -97,3 +100,44 @@ def test_a_layer_goes_with_the_last_that_stands_on_it(core: Core) -> None:
     core.snapshots.remove_container("c" * 64)
     core.gc()
     assert held(core) == (0, 0)
+
+
+def test_a_large_layer_goes_in_the_background(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+    remove = core.snapshots._remove_directory
+
+    def slow(name: str) -> None:
+        assert go_on.wait(20)
+        remove(name)
+
+    monkeypatch.setattr(core.snapshots._rubbish, "_remove", slow)
+    monkeypatch.setattr("sampan.core.snapshots.overlay2._LARGE", 0)
+    add(core, "one")
+    core.remove_image("one")
+    # Nobody sees it any more, and the same image can come again meanwhile.
+    assert core.snapshots.layers() == {}
+    assert held(core) == (0, 1)
+    again = add(core, "one")
+    assert held(core) == (2, 2)
+    go_on.set()
+    deadline = time.monotonic() + 20
+    while held(core) != (2, 1):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert core.snapshots.has_layer(again.chain[0])
+
+
+def test_rubbish_that_was_not_removed_goes_at_the_next_opening(
+    short_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = Paths(str(short_dir / "data"), str(short_dir / "run"))
+    core = Core(paths)
+    monkeypatch.setattr(core.snapshots._rubbish, "_remove", lambda name: None)
+    monkeypatch.setattr("sampan.core.snapshots.overlay2._LARGE", 0)
+    add(core, "one")
+    core.remove_image("one")
+    core.close()
+    assert held(core)[1] == 1
+    again = Core(paths)
+    assert held(again) == (0, 0)
+    again.close()

@@ -54,11 +54,14 @@ _NLINK = struct.Struct("<I")
 _NLINK_AT = 44
 _DIRENT = struct.Struct("<QHBx")
 _CHUNK = struct.Struct("<HHI")
+_WHOLE_FILE = struct.Struct("<HHHHQIIIIqII16xHHI24x")
+"""An inode, its chunk, and what is left of the slot."""
 _HOLE = 0xFFFFFFFF
 _EXTENDED = 1
 _PLAIN, _INLINE, _CHUNKS = _EXTENDED | 0 << 1, _EXTENDED | 2 << 1, _EXTENDED | 4 << 1
 _CHUNK_INDEXES = 0x20
 _LARGEST_CHUNK = _BITS + 31
+_LARGEST_CHUNK_SIZE = 1 << _LARGEST_CHUNK
 _MOST_CHUNKS = 1 << 16
 """Of one file with holes; and of all, as each takes eight bytes of the image:"""
 _MOST_CHUNKS_IN_ALL = 1 << 23
@@ -94,6 +97,8 @@ class Index:
         pass
 
     def make_file(self, parent: Directory, name: bytes, entry: Entry, xattrs: Attributes, kind: int) -> int:
+        if kind == FT_REGULAR and not xattrs and entry.extents is None and 0 < entry.size <= _LARGEST_CHUNK_SIZE:
+            return self._whole_file(entry)
         files = self._files
         inline = b""
         layout, where, mode = _PLAIN, 0, entry.mode & 0o7777 | _FORMATS[kind]
@@ -139,6 +144,22 @@ class Index:
             files += inline
             files += bytes(-len(files) % _SLOT)
         return (at // _SLOT + _FILES // _SLOT) << 3 | kind
+
+    def _whole_file(self, entry: Entry) -> int:
+        """As nearly all are: one chunk of the tar, and no attributes."""
+        files = self._files
+        at, size, block = len(files), entry.size, entry.offset >> _BITS
+        if block + (size >> _BITS) >= _MOST_BLOCKS or at > _MOST_INODES:
+            raise invalid("the archive is too large")
+        self._inodes += 1
+        seconds, rest = divmod(entry.mtime, _NS)
+        files += _WHOLE_FILE.pack(
+            _CHUNKS, 0, entry.mode & 0o7777 | stat.S_IFREG, 0, size,
+            max((size - 1).bit_length() - _BITS, 0) | _CHUNK_INDEXES, self._inodes & 0xFFFFFFFF, entry.uid, entry.gid,
+            seconds, rest, 1, 0, 1, block,
+        )  # fmt: skip
+        self._last = at + _INODE.size, entry
+        return (at // _SLOT + _FILES // _SLOT) << 3 | FT_REGULAR
 
     def _sparse_file(self, entry: Entry, attributes: bytes) -> int:
         files = self._files

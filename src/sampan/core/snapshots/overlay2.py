@@ -41,6 +41,7 @@ from sampan.core.snapshots.indexed import (
     root_of,
     tar_path,
 )
+from sampan.core.snapshots.rubbish import Rubbish
 from sampan.errors import DataCorrupt, NotFound, ResourceExhausted
 from sampan.linux.mount import MNT_DETACH, is_mounted, mount, mount_overlay, mounts, umount
 from sampan.linux.trees import remove_tree, tree_size
@@ -56,6 +57,8 @@ _SCHEMA = (
 )
 _log = logging.getLogger("sampan.snapshots")
 _PAGE = 4096
+_LARGE = 32 << 20
+"""Bytes of a layer whose files are not waited for when it is removed: a file system takes a second for 2 GB."""
 
 
 class Overlay2:
@@ -69,12 +72,14 @@ class Overlay2:
         self._layers = layers
         self._mounts = LayerMounts(root, linger)
         self._probing = threading.Lock()
+        self._rubbish = Rubbish(self._remove_directory)
         metadata.migrate("snapshots-1", _SCHEMA)
         os.makedirs(f"{root}/l", mode=0o710, exist_ok=True)
         self._sweep()
 
     def close(self) -> None:
         """Leave only what running containers have mounted."""
+        self._rubbish.close()
         self._mounts.close()
 
     def _sweep(self) -> None:
@@ -243,7 +248,10 @@ class Overlay2:
                 cursor.execute("DELETE FROM layer WHERE chain_id = ?", (chain_id,))
         except sqlite3.IntegrityError:
             return 0
-        self._remove_directory(row[0])
+        if row[1] < _LARGE:
+            self._remove_directory(row[0])
+        else:
+            self._rubbish.remove(row[0])
         return int(row[1])
 
     def layers(self) -> dict[ChainID, ChainID | None]:

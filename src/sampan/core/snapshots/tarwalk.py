@@ -28,7 +28,11 @@ _MAX_GLOBALS = 1 << 20
 _CHUNK = 1 << 20
 _ZERO = bytes(BLOCK)
 _ADLER = 65521
-_HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12s")
+_HEADER = struct.Struct("100s8s8s8s12s12s8sc355x")
+"""What every entry has. The others are taken from the block when they say something:"""
+_TARGET, _MAGIC, _MAJOR, _MINOR = slice(157, 257), slice(257, 263), slice(329, 337), slice(337, 345)
+_PREFIX, _STAR_PREFIX, _STAR = slice(345, 500), slice(345, 476), slice(508, 512)
+_ENDS = (b"\0", b" ")
 _BLANK = b"        "
 _XATTR = b"SCHILY.xattr."
 _NS = 1_000_000_000
@@ -190,19 +194,18 @@ class TarWalk:
                 return
             if len(block) != BLOCK:
                 raise corrupt("unexpected EOF")
-            name, mode, uid, gid, size, mtime, check, kind, target, magic, _, _, major, minor, prefix, tail = unpack(
-                block
-            )
+            name, mode, uid, gid, size_field, mtime_field, check, kind = unpack(block)
             # The sum of all bytes, with blanks for the sum itself. Adler-32 has it in its lower half.
             found = numbers.get(check)
             if found is None:
                 found = self._number(check)
             if ((adler32(block) & 0xFFFF) - 1 - sum(check) + 256 - found) % _ADLER and not _signed(block, found):
                 raise corrupt("invalid tar header")
-            entry = Entry()
-            size = self._number(size)
+            size = _octal(size_field)
             if size < 0:
-                raise corrupt("invalid tar header")
+                size = self._number(size_field)
+                if size < 0:
+                    raise corrupt("invalid tar header")
             if kind in _HEADERS:
                 count += 1
                 if count > 4 * self._max_entries:
@@ -223,26 +226,31 @@ class TarWalk:
             count += 1
             if count > self._max_entries:
                 raise invalid(f"more than {self._max_entries} entries")
+            entry = Entry()
             entry.name = name = name.partition(b"\0")[0]
-            if magic[:6] == b"ustar\0" and prefix[0]:
+            if block[345] and block[_MAGIC] == b"ustar\0":
                 # star's own form has a shorter prefix, and times behind it.
-                before = (prefix[:131] if tail[8:] == b"tar\0" else prefix).partition(b"\0")[0]
+                before = block[_STAR_PREFIX if block[_STAR] == b"tar\0" else _PREFIX].partition(b"\0")[0]
                 entry.name = before + b"/" + name
-            entry.kind = REGULAR if kind in (_OLD_REGULAR, _CONTIGUOUS) else kind
-            if kind == _OLD_REGULAR and name.endswith(b"/"):
-                entry.kind = DIRECTORY
+            entry.kind = kind
+            if kind == _CONTIGUOUS:
+                entry.kind = REGULAR
+            elif kind == _OLD_REGULAR:
+                entry.kind = DIRECTORY if name.endswith(b"/") else REGULAR
             number = numbers.get(mode)
             entry.mode = self._number(mode) if number is None else number
             number = numbers.get(uid)
             entry.uid = self._number(uid) if number is None else number
             number = numbers.get(gid)
             entry.gid = self._number(gid) if number is None else number
-            number = numbers.get(mtime)
-            entry.mtime = (self._number(mtime) if number is None else number) * _NS
-            entry.target = target.partition(b"\0")[0]
+            number = _octal(mtime_field)
+            entry.mtime = (self._number(mtime_field) if number < 0 else number) * _NS
+            entry.target = b""
             entry.major = entry.minor = 0
-            if kind in (CHARACTER, BLOCK_DEVICE):
-                entry.major, entry.minor = self._number(major), self._number(minor)
+            if kind in _LINKS:
+                entry.target = block[_TARGET].partition(b"\0")[0]
+            elif kind in _DEVICES:
+                entry.major, entry.minor = self._number(block[_MAJOR]), self._number(block[_MINOR])
             entry.size = size
             entry.xattrs = entry.extents = None
             if extra or self._globals:
@@ -251,8 +259,8 @@ class TarWalk:
                 entry.size = 0
             if entry.size > MAX_FILE:
                 raise invalid(f"{shown(entry.name)}: a file of {entry.size} bytes")
-            entry.stored = entry.size
-            self._begin(entry.size)
+            entry.stored = stored = entry.size
+            self._unread, self._left = stored, stored + -stored % BLOCK
             if kind == _GNU_SPARSE:
                 self._old_sparse(entry, block)
             elif extra and entry.kind == REGULAR and _is_sparse(extra):
@@ -373,7 +381,18 @@ class TarWalk:
         return numbers[1:]
 
 
+_LINKS, _DEVICES = frozenset((HARD_LINK, SYMLINK)), frozenset((CHARACTER, BLOCK_DEVICE))
 _HEADERS = frozenset((_LONG_NAME, _LONG_LINK, _PAX, _SOLARIS_PAX, _PAX_GLOBAL))
+
+
+def _octal(field: bytes) -> int:
+    """A number of eleven digits and an end, as nearly all sizes and times are; less than 0: it has to be looked at."""
+    if field[11:] in _ENDS and field.isascii():
+        try:
+            return int(field[:11], 8)
+        except ValueError:
+            pass
+    return -1
 
 
 def _signed(block: bytes, found: int) -> bool:

@@ -36,6 +36,8 @@ _WHITEOUT = b".wh."
 _OVERLAY = (b"trusted.overlay.", b"user.overlay.")
 _OPAQUE = b".wh..wh..opq"
 _AUFS = b".wh..wh."
+_ODD = (b"", b".")
+"""How a last part begins that may be nothing, a dot or two, or a whiteout."""
 _LONGEST_NAME = 255
 _LONGEST_PATH = 4095
 _LONGEST_ATTRIBUTES = 192 << 10
@@ -99,17 +101,21 @@ class Tree:
         self._attributes = self._extents = 0
 
     def add(self, entry: Entry) -> None:
-        path = _clean(entry.name)
         if entry.xattrs or entry.extents:
             self._weigh(entry)
-        if not path:
-            if entry.kind == DIRECTORY:
-                self._describe(self.root, entry)
-            return
+        path = entry.name
         head, _, name = path.rpartition(b"/")
         parent = self._known.get(head)
-        if parent is None:
-            parent = self._directory(head)
+        if parent is None or name[:1] in _ODD or b"\0" in name:  # Else there is nothing to be cleaned.
+            path = _clean(path)
+            if not path:
+                if entry.kind == DIRECTORY:
+                    self._describe(self.root, entry)
+                return
+            head, _, name = path.rpartition(b"/")
+            parent = self._known.get(head)
+            if parent is None:
+                parent = self._directory(head)
         if len(name) > _LONGEST_NAME or len(parent.path) + len(name) >= _LONGEST_PATH:
             raise invalid(f"a name of {len(path)} bytes: file name too long")
         if name.startswith(_WHITEOUT) and not self._literal:
