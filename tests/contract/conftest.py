@@ -15,9 +15,10 @@ from tests.contract.box import Box, group_directories
 from tests.contract.runtimes import QUIRKS, Runtime, opened
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def subreaper() -> Iterator[None]:
-    """As an engine's shim does: a container's first process becomes a child of ours when `create` has ended."""
+    """As an engine's shim does: a container's first process becomes a child of ours when `create` has ended. Not for
+    longer than these tests: whose orphans came to us later would never be gone for who waits for that."""
     process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
     yield
     process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)
@@ -31,7 +32,7 @@ _PROGRAMS = {"runc": ("program:runc",), "crun": ("program:crun",)}
 
 
 @pytest.fixture(
-    scope="session",
+    scope="package",
     params=[pytest.param(name, marks=pytest.mark.requires(*_NEEDS, *_PROGRAMS.get(name, ()))) for name in QUIRKS],
 )
 def runtime(request: pytest.FixtureRequest, subreaper: None) -> Iterator[Runtime]:

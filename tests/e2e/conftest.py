@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import os
 import pathlib
@@ -212,6 +213,15 @@ def docker_config(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pa
     """A `config.json` of the test's own, which is not there yet."""
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
     return tmp_path / "docker/config.json"
+
+
+@pytest.fixture(autouse=True)
+def _own_rubbish(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Who may leave sockets to the collector has to have it come: later it would be another test's fault."""
+    yield
+    allowed = (str(each) for mark in request.node.iter_markers("filterwarnings") for each in mark.args)
+    if any("PytestUnraisableExceptionWarning" in each for each in allowed):
+        gc.collect()
 
 
 @pytest.fixture(autouse=True)
