@@ -69,7 +69,8 @@ def test_the_columns_of_ps(arguments: str) -> None:
     with subprocess.Popen([busybox, "sleep", "600"], start_new_session=True) as process:
         try:
             deadline = time.monotonic() + 20
-            while pathlib.Path(f"/proc/{process.pid}/comm").read_text() != "busybox\n":
+            # It sleeps, and is not on its way there.
+            while " (busybox) S " not in pathlib.Path(f"/proc/{process.pid}/stat").read_text():
                 assert time.monotonic() < deadline
             found = top([process.pid], arguments)
             real = subprocess.run(
