@@ -325,8 +325,10 @@ class Archives:
 
 
 def moment() -> str:
-    """Now, as images write it. RFC 3339"""
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() % 1_000_000_000:09d}Z"
+    """Now, as images write it: RFC 3339, without the fraction's last zeros, as Go does: else who reads a configuration
+    and writes it again would give it another digest."""
+    seconds, rest = divmod(time.time_ns(), 1_000_000_000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:09d}".rstrip("0").rstrip(".") + "Z"
 
 
 def check_platform(config: ImageConfig, wanted: str) -> None:
